@@ -31,17 +31,18 @@ class Budget:
     and says so.
     """
 
-    def __init__(
-        self, time_limit: float | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, time_limit: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.time_limit = time_limit
         self._clock = clock
         self._start = clock()
         self._interrupted = False
+        self._parent: Budget | None = None
 
     def restart(self) -> None:
         """Start the time limit again from now: waiting for the compiler is not charged to the search."""
         self._start = self._clock()
+        if self._parent is not None:
+            self._parent.restart()
 
     def elapsed(self) -> float:
         """Seconds since construction or `restart`."""
@@ -51,9 +52,16 @@ class Budget:
         """Ask all work under this budget to stop at its next slice; safe in a signal handler."""
         self._interrupted = True
 
+    def share(self, fraction: float) -> Budget:
+        """A budget for one part of the work: ``fraction`` of the time left, the same clock and interrupt flag."""
+        left = None if self.time_limit is None else max(0.0, self.time_limit - self.elapsed()) * fraction
+        part = Budget(left, clock=self._clock)
+        part._parent = self
+        return part
+
     def stop_reason(self) -> StopReason | None:
         """Why work must stop now, or None while it may go on."""
-        if self._interrupted:
+        if self._interrupted or (self._parent is not None and self._parent._interrupted):
             return "interrupted"
         if self.time_limit is not None and self.elapsed() >= self.time_limit:
             return "time limit"

@@ -240,7 +240,7 @@ def _check_table(array: NDArray[Any]) -> None:
     act = int(weights[0])
     if act in (0, length):
         raise InputError(
-            f"codewords have between 1 and N-1 ones, but row 0 has {act} of N={length}: such a word separates no classes"
+            f"codewords have between 1 and N-1 ones, row 0 has {act} of N={length} and separates no classes"
         )
     if (weights != act).any():
         row = int(np.flatnonzero(weights != act)[0])
@@ -260,9 +260,7 @@ def _read_npy(stream: BinaryIO, file_size: int) -> NDArray[np.uint8]:
     """The 2-D uint8 array in an open ``.npy``; every claim of the header is checked before it is believed."""
     magic = stream.read(8)
     if magic[:6] != b"\x93NUMPY":
-        raise InputError(
-            "not a .npy file (its first bytes are not numpy's); schemes are saved with numpy.save"
-        )
+        raise InputError("not a .npy file (its first bytes are not numpy's); schemes are saved with numpy.save")
     if len(magic) < 8 or magic[6] not in (1, 2, 3):
         raise InputError("a .npy header of an unknown version; save it again with numpy.save")
     length_bytes = stream.read(2 if magic[6] == 1 else 4)

@@ -31,9 +31,7 @@ def words_to_table(words_K: NDArray[np.uint64], length: int) -> NDArray[np.uint8
     return np.ascontiguousarray(bits, dtype=np.uint8)
 
 
-def distance_histogram(
-    words_K: NDArray[np.uint64], *, on_rows: Callable[[int], None] | None = None
-) -> dict[int, int]:
+def distance_histogram(words_K: NDArray[np.uint64], *, on_rows: Callable[[int], None] | None = None) -> dict[int, int]:
     """How many unordered pairs of words lie at each Hamming distance.
 
     Args:

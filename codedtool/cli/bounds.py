@@ -1,0 +1,64 @@
+"""``codedtool bounds``: how many codewords can exist at each distance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codedtool.cli.session import Json, Quiet, print_json, progress_display, verb
+
+if TYPE_CHECKING:
+    from codedtool.coding.bounds import UpperBound
+
+
+@verb
+def bounds(
+    num_classes: Annotated[int, typer.Option("--K", min=2, help="Number of classes (codewords).")],
+    length: Annotated[int, typer.Option("--N", help="Length of a codeword, 2..64.")],
+    act: Annotated[int, typer.Option("--act", help="Ones per codeword.")],
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Print, for every even distance, upper bounds on the number of codewords, and the highest not excluded for K."""
+    from codedtool.coding.bounds import bounds_table
+
+    with progress_display(quiet=quiet) as progress:
+        progress("bounding", 0, None, f"N={length}, act={act}")
+        table = bounds_table(length, act)
+    possible = [bound.min_distance for bound in table if bound.best >= num_classes]
+    highest = max(possible, default=None)
+    if json_output:
+        print_json(
+            {
+                "K": num_classes,
+                "N": length,
+                "act": act,
+                "highest_not_excluded": highest,
+                "bounds": [bound.to_json() for bound in table],
+            }
+        )
+    _print_table(table, num_classes, to_stderr=json_output)
+    if highest is None:
+        verdict = f"K={num_classes} codewords cannot exist at any distance: at most {table[0].best} do"
+    else:
+        verdict = f"highest distance not excluded for K={num_classes}: {highest}"
+    typer.echo(verdict, err=json_output)
+
+
+def _print_table(table: list[UpperBound], num_classes: int, *, to_stderr: bool) -> None:
+    """One row per even distance."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = Table("H", "Johnson", "pair counting", "Delsarte", "at most", f"K={num_classes}", box=None)
+    for bound in table:
+        rows.add_row(
+            str(bound.min_distance),
+            str(bound.johnson),
+            "-" if bound.pair_counting is None else str(bound.pair_counting),
+            "-" if bound.delsarte is None else str(bound.delsarte),
+            str(bound.best),
+            "not excluded" if bound.best >= num_classes else "impossible",
+        )
+    Console(stderr=to_stderr, highlight=False).print(rows)

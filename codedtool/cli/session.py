@@ -1,0 +1,156 @@
+"""What every verb shares: exit codes, one clear message per error, progress on stderr, JSON on stdout, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import FrameType
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from codedtool.budget import Budget, Progress, silent
+from codedtool.errors import CodedtoolError
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document on stdout, all else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+EXIT_INTERRUPTED = 130
+
+# After Ctrl-C, work that polls its budget gets this long to hand over its best result before it is cut off.
+_GRACE_SECONDS = 0.7
+
+_PLAIN_LINE_EVERY = 5.0
+
+
+def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Wrap a command body: errors of the project end in one message and their exit code, Ctrl-C in 130.
+
+    With ``--json`` the error is the one JSON document on stdout as well: {"error": message, "exit_code": code}.
+    """
+
+    @wraps(function)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        try:
+            return function(*args, **kwargs)
+        except CodedtoolError as error:
+            if kwargs.get("json_output"):
+                print_json({"error": str(error), "exit_code": error.exit_code})
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our stdout (head, less) went away: nobody is left to tell.
+            sys.stdout = None  # type: ignore[assignment]  # keeps the interpreter from flushing the broken pipe at exit
+            raise typer.Exit(0) from None
+
+    return wrapped
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout."""
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def say(message: str, *, to_stderr: bool) -> None:
+    """Print one line for people: on stdout, or on stderr when stdout belongs to a JSON document."""
+    typer.echo(message, err=to_stderr)
+
+
+@contextmanager
+def progress_display(*, quiet: bool) -> Iterator[Progress]:
+    """A Progress that draws a bar when stderr is a terminal, prints a plain line now and then otherwise."""
+    if quiet:
+        yield silent
+    elif sys.stderr.isatty():
+        with _bars() as progress:
+            yield progress
+    else:
+        yield _PlainLines()
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskID,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(phase: str, done: float, total: float | None, note: str = "") -> None:
+            if phase not in tasks:
+                for task in tasks.values():
+                    bars.update(task, visible=False)
+                tasks[phase] = bars.add_task(phase, total=total, note=note)
+            bars.update(tasks[phase], completed=done, total=total, note=note)
+
+        yield report
+
+
+class _PlainLines:
+    """A line when a phase begins and then at most one every few seconds; for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._last = 0.0
+
+    def __call__(self, phase: str, done: float, total: float | None, note: str = "") -> None:
+        now = time.monotonic()
+        if phase == self._phase and now - self._last < _PLAIN_LINE_EVERY:
+            return
+        self._phase, self._last = phase, now
+        share = f" {done / total:.1%}" if total else ""
+        typer.echo(f"{phase}{share}" + (f": {note}" if note else ""), err=True)
+
+
+@contextmanager
+def interruptible(budget: Budget) -> Iterator[None]:
+    """Within it, Ctrl-C (or SIGTERM) first asks the budget to stop, and cuts the work off when that takes too long."""
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if budget.stop_reason() == "interrupted":
+            raise KeyboardInterrupt
+        budget.interrupt()
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS)
+
+    def cut_off(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    handlers = {signal.SIGINT: ask, signal.SIGTERM: ask}
+    if hasattr(signal, "SIGALRM"):
+        handlers[signal.SIGALRM] = cut_off
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,100 @@
+"""``codedtool verify``: check scheme files against rules A, B and C."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codedtool.cli.session import Json, Quiet, print_json, progress_display, verb
+
+if TYPE_CHECKING:
+    from codedtool.coding.verify import VerifyReport
+
+EXIT_FAILED = 3
+
+
+@verb
+def verify(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Scheme files or folders.", show_default="schemes/")
+    ] = None,
+    num_classes: Annotated[int | None, typer.Option("--K", help="The K every file must have.")] = None,
+    length: Annotated[int | None, typer.Option("--N", help="The N every file must have.")] = None,
+    act: Annotated[int | None, typer.Option("--act", help="The N_act every file must have.")] = None,
+    hmin: Annotated[
+        int | None, typer.Option("--hmin", help="The H_min every file must reach.", show_default="its JSON's, else 2")
+    ] = None,
+    max_spread: Annotated[
+        int | None,
+        typer.Option(
+            "--max-spread", min=0, help="Largest S_max - S_min allowed.", show_default="least possible: 0 or 1"
+        ),
+    ] = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check schemes against rules A, B and C, and against their JSON, with numpy alone. Exit 3 when any fails."""
+    from codedtool.coding.verify import find_scheme_files, verify_scheme
+
+    files = find_scheme_files(paths or [Path("schemes")])
+    reports = []
+    documents: list[dict[str, Any]] = []
+    with progress_display(quiet=quiet) as progress:
+        for path in files:
+            start = time.monotonic()
+            report = verify_scheme(
+                path,
+                num_classes=num_classes,
+                length=length,
+                act=act,
+                min_distance=hmin,
+                max_spread=max_spread,
+                progress=progress,
+            )
+            reports.append(report)
+            seconds = {"enumerate": None, "select": None, "total": round(time.monotonic() - start, 3)}
+            documents.append(report.to_json() | {"seconds": seconds})
+    passed = all(report.passed for report in reports)
+    if json_output:
+        print_json({"passed": passed, "files": documents})
+    _print_table(reports, to_stderr=json_output)
+    if not passed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
+    """One row per file, then every failure in a line of its own and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=to_stderr, highlight=False)
+    table = Table("file", "K", "N", "act", "H_min", "pairs", "sums", "spread", "distances", "JSON", "verdict", box=None)
+    for report in reports:
+        verdict = "ok" if report.passed else "FAILED"
+        scheme = report.scheme
+        if scheme is None:
+            table.add_row(str(report.path), *["-"] * 9, verdict)
+            continue
+        histogram = scheme.distance_histogram
+        table.add_row(
+            str(report.path),
+            str(scheme.num_classes),
+            str(scheme.length),
+            str(scheme.act),
+            str(scheme.min_distance),
+            str(scheme.pairs_at_min),
+            f"{scheme.s_min}..{scheme.s_max}",
+            str(scheme.spread),
+            " ".join(f"{distance}:{pairs}" for distance, pairs in histogram.items()),
+            "-" if report.record is None else "yes",
+            verdict,
+        )
+    console.print(table)
+    for report in reports:
+        for check in report.failures:
+            typer.echo(f"{report.path}: {check.rule}: {check.detail}", err=True)
+    failed = sum(not report.passed for report in reports)
+    typer.echo(f"{len(reports) - failed} passed, {failed} failed", err=to_stderr)

@@ -1,0 +1,414 @@
+"""Finding a coding scheme: one facade over algorithm 1, the balance engine, CP-SAT and the upper bounds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codedtool.budget import Budget, Progress, StopReason, silent
+from codedtool.coding.balance import select_balanced
+from codedtool.coding.bounds import UpperBound, highest_possible_distance, upper_bound
+from codedtool.coding.lexicode import Lexicode, lexicode
+from codedtool.coding.refine import RefineStatus, refine_selection, search_all_words
+from codedtool.coding.scheme import CodingScheme, best_spread
+from codedtool.coding.words import MAX_LENGTH
+from codedtool.errors import InfeasibleError, InputError
+
+Method = Literal["auto", "lexicode"]
+Refine = Literal["auto", "local", "cp-sat", "none"]
+
+# The paper's "brute force" (appendix A) is for lists it can hold in its head: C(10,5) = 252 words, C(10,3) = 120.
+ALL_WORDS_LIMIT = 3000
+
+# CP-SAT's own unit, about a second of one core each; the cap that makes a result independent of the machine's speed.
+_REFINE_LIMIT = 60.0
+
+# The share of a time limit that algorithm 1 may take when it cannot finish: choosing K of G needs the rest.
+_ENUMERATION_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class SchemeResult:
+    """A found scheme, how it was found, and how good it is proved to be.
+
+    Attributes:
+        scheme: the scheme, re-verified with numpy.
+        method: "lexicode" (K of the greedy set G), "all words" (K of all C(N, N_act) words) or "given".
+        selection: how the K words were chosen, in words.
+        seed: the seed of every random choice.
+        greedy_size: |G|, or None when algorithm 1 was not run.
+        num_words: C(N, N_act).
+        bound: upper bounds on the number of codewords at the scheme's own H_min.
+        next_bound: the same at H_min + 2.
+        seconds: wall-clock seconds of "enumerate", "select" and "total".
+        stopped: why the search ended before its own end, or None.
+    """
+
+    scheme: CodingScheme
+    method: str
+    selection: str
+    seed: int
+    greedy_size: int | None
+    num_words: int
+    bound: UpperBound
+    next_bound: UpperBound
+    seconds: dict[str, float] = field(compare=False)
+    stopped: StopReason | None = None
+
+    @property
+    def hmin_is_optimal(self) -> bool:
+        """Whether K words at distance H_min + 2 are proved impossible."""
+        return self.next_bound.best < self.scheme.num_classes
+
+    def provenance(self) -> dict[str, Any]:
+        """What a scheme's JSON records beside the table's own figures; the same for the same seed and versions."""
+        return {
+            "method": self.method,
+            "selection": self.selection,
+            "seed": self.seed,
+            "greedy_size": self.greedy_size,
+            "upper_bound": self.bound.best,
+            "hmin_is_optimal": self.hmin_is_optimal,
+            "certificate": {
+                "at_min_distance": self.bound.to_json(),
+                "at_next_distance": self.next_bound.to_json(),
+            },
+            "stopped": self.stopped,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole result as plain JSON types (SPEC section 1, the ``--json`` of ``scheme``)."""
+        return {
+            **self.scheme.summary(),
+            "spread": self.scheme.spread,
+            **self.provenance(),
+            "num_words": self.num_words,
+            "pairs_at_min": self.scheme.pairs_at_min,
+            "distance_histogram": {str(d): n for d, n in self.scheme.distance_histogram.items()},
+            "seconds": self.seconds,
+        }
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """The search was interrupted; ``best`` is the best valid scheme so far, or None when there was none yet."""
+
+    def __init__(self, best: SchemeResult | None) -> None:
+        super().__init__("interrupted")
+        self.best = best
+
+
+def find_scheme(
+    num_classes: int,
+    length: int,
+    act: int,
+    min_distance: int | Literal["max"],
+    *,
+    method: Method = "auto",
+    refine: Refine = "auto",
+    seed: int = 0,
+    budget: Budget | None = None,
+    progress: Progress = silent,
+) -> SchemeResult:
+    """Find K codewords of length N and weight N_act at distance >= H_min with columns as even as possible.
+
+    Algorithm 1 (appendix A) gives the greedy set G; the balance engine chooses K of it; when its columns stay less
+    even than they could be, CP-SAT tries, and when G itself cannot be balanced and the word list is small the
+    search is over all words. Upper bounds refuse at once what cannot exist.
+
+    Args:
+        num_classes: K >= 2.
+        length: N, 2..64.
+        act: N_act, 1..N-1.
+        min_distance: H_min >= 2 (words of one weight lie at even distances: an odd value is the next even one),
+            or "max" for the highest at which K words are found.
+        method: "lexicode" chooses from G only; "auto" may use all words.
+        refine: "auto" | "local" (no CP-SAT) | "cp-sat" (CP-SAT decides) | "none" (the first K words of G).
+        seed: of every random choice; equal arguments and seed give the equal scheme unless a time limit cut it.
+        budget: time limit and interrupt flag; default none.
+        progress: where to report.
+
+    Raises:
+        InputError: an argument out of range.
+        InfeasibleError: proved impossible, or not found; the message gives the bound or what was reached.
+        SearchInterrupted: on Ctrl-C or `Budget.interrupt`, carrying the best scheme so far.
+    """
+    _check_arguments(num_classes, length, act, min_distance, seed)
+    budget = budget or Budget()
+    num_words = math.comb(length, act)
+    if num_words < num_classes:
+        raise InfeasibleError(
+            f"K={num_classes} distinct codewords cannot exist: C({length}, {act}) = {num_words}; "
+            "lower --K, or change --N or --act"
+        )
+    if min_distance == "max":
+        return _find_highest(num_classes, length, act, method, refine, seed, budget, progress)
+    distance = min_distance + min_distance % 2
+    progress("bounding", 0, None, f"upper bounds on the number of words at distance {distance}")
+    bound = upper_bound(length, act, distance)
+    if bound.best < num_classes:
+        raise InfeasibleError(
+            f"K={num_classes} codewords of length N={length} and weight {act} at distance {distance} cannot exist: "
+            f"at most {bound.best} do ({bound.source} bound); lower --hmin or --K, or raise --N"
+        )
+    search = _Search(num_classes, length, act, distance, method, refine, seed, budget, progress)
+    try:
+        result = search.run()
+    except KeyboardInterrupt:
+        raise SearchInterrupted(search.best()) from None
+    if result.stopped == "interrupted":
+        raise SearchInterrupted(result)
+    return result
+
+
+def scheme_from_words(
+    words: list[str], num_classes: int, length: int, act: int, min_distance: int, *, progress: Progress = silent
+) -> SchemeResult:
+    """The scheme whose rows are the given codewords, in their order, held to the same rules as a found one.
+
+    Args:
+        words: K strings of N binary digits, leftmost digit first as in table 4.
+        num_classes, length, act, min_distance: what the words must satisfy.
+        progress: where to report.
+
+    Raises:
+        InputError: not K words of N digits 0/1 with N_act ones, equal words, or a pair closer than ``min_distance``.
+    """
+    start = time.monotonic()
+    _check_arguments(num_classes, length, act, min_distance, 0)
+    if len(words) != num_classes:
+        raise InputError(f"--words gives {len(words)} codewords, --K asks for {num_classes}")
+    for row, word in enumerate(words):
+        if len(word) != length or set(word) - {"0", "1"}:
+            raise InputError(f"--words: word {row} is {word!r}, a codeword has {length} digits 0 or 1")
+        if word.count("1") != act:
+            raise InputError(f"--words: word {row} ({word}) has {word.count('1')} ones, rule A asks for {act}")
+    scheme = CodingScheme.from_words(np.array([int(word, 2) for word in words], dtype=np.uint64), length)
+    if scheme.min_distance < min_distance:
+        raise InputError(
+            f"--words: the closest codewords lie at distance {scheme.min_distance}, --hmin asks for {min_distance}"
+        )
+    progress("bounding", 0, None, "upper bounds on the number of words")
+    return SchemeResult(
+        scheme=scheme,
+        method="given",
+        selection="given",
+        seed=0,
+        greedy_size=None,
+        num_words=math.comb(length, act),
+        bound=upper_bound(length, act, scheme.min_distance),
+        next_bound=upper_bound(length, act, scheme.min_distance + 2),
+        seconds={"enumerate": 0.0, "select": 0.0, "total": time.monotonic() - start},
+    )
+
+
+def _check_arguments(num_classes: int, length: int, act: int, min_distance: int | str, seed: int) -> None:
+    """Raise InputError for an argument out of its range."""
+    if num_classes < 2:
+        raise InputError(f"K must be at least 2, got {num_classes}")
+    if not 2 <= length <= MAX_LENGTH:
+        raise InputError(f"N must be between 2 and {MAX_LENGTH}, got {length}: codewords are held in {MAX_LENGTH} bits")
+    if not 1 <= act < length:
+        raise InputError(f"act must be between 1 and N-1={length - 1}, got {act}")
+    if isinstance(min_distance, int) and min_distance < 2:
+        raise InputError(
+            f"hmin must be at least 2 (distinct words of one weight differ in two digits), got {min_distance}"
+        )
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more, got {seed}")
+
+
+def _find_highest(
+    num_classes: int,
+    length: int,
+    act: int,
+    method: Method,
+    refine: Refine,
+    seed: int,
+    budget: Budget,
+    progress: Progress,
+) -> SchemeResult:
+    """`find_scheme` at the highest distance for which it succeeds, tried downwards from the highest not excluded."""
+    for distance in range(highest_possible_distance(num_classes, length, act), 3, -2):
+        try:
+            return find_scheme(
+                num_classes,
+                length,
+                act,
+                distance,
+                method=method,
+                refine=refine,
+                seed=seed,
+                budget=budget,
+                progress=progress,
+            )
+        except InfeasibleError:
+            if budget.stop_reason() is not None:
+                raise
+    return find_scheme(
+        num_classes, length, act, 2, method=method, refine=refine, seed=seed, budget=budget, progress=progress
+    )
+
+
+class _Search:
+    """One search at one distance; keeps the best valid choice of words where an interruption can find it."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        length: int,
+        act: int,
+        min_distance: int,
+        method: Method,
+        refine: Refine,
+        seed: int,
+        budget: Budget,
+        progress: Progress,
+    ) -> None:
+        self.num_classes = num_classes
+        self.length = length
+        self.act = act
+        self.min_distance = min_distance
+        self.method = method
+        self.refine = refine
+        self.seed = seed
+        self.budget = budget
+        self.progress = progress
+        self.target = best_spread(num_classes, length, act)
+        self.num_words = math.comb(length, act)
+        self.greedy: Lexicode | None = None
+        self.chosen: NDArray[np.uint64] | None = None
+        self.chosen_from = "lexicode"
+        self.selection = "first words"
+        self.seconds = {"enumerate": 0.0, "select": 0.0}
+        self.start = time.monotonic()
+
+    def run(self) -> SchemeResult:
+        """Enumerate, select, refine; the result is verified before it is returned."""
+        with self._timed("enumerate"):
+            greedy = self.greedy = lexicode(
+                self.length,
+                self.act,
+                self.min_distance,
+                budget=self.budget.share(_ENUMERATION_SHARE),
+                progress=self.progress,
+            )
+        with self._timed("select"):
+            if len(greedy.words) >= self.num_classes:
+                self._choose_from_greedy(greedy.words)
+            if self.method == "auto" and self.refine in ("auto", "cp-sat") and self._spread() > self.target:
+                self._choose_from_all_words()
+        result = self.best()
+        if result is None:
+            if self.budget.stop_reason() == "interrupted":
+                raise SearchInterrupted(None)
+            raise InfeasibleError(self._not_found(greedy))
+        return result
+
+    def best(self) -> SchemeResult | None:
+        """The best valid scheme so far, or None while fewer than K words are known."""
+        words = self.chosen
+        if words is None:
+            return None
+        scheme = CodingScheme.from_words(np.sort(words), self.length)
+        if scheme.num_classes != self.num_classes or scheme.act != self.act or scheme.min_distance < self.min_distance:
+            raise AssertionError(f"the solver's words break a rule: {scheme!r}, H_min {scheme.min_distance}")
+        greedy_stopped = self.greedy.stopped if self.greedy is not None else None
+        return SchemeResult(
+            scheme=scheme,
+            method=self.chosen_from,
+            selection=self.selection,
+            seed=self.seed,
+            greedy_size=len(self.greedy.words) if self.greedy is not None else None,
+            num_words=self.num_words,
+            bound=upper_bound(self.length, self.act, scheme.min_distance),
+            next_bound=upper_bound(self.length, self.act, scheme.min_distance + 2),
+            seconds={**self.seconds, "total": time.monotonic() - self.start},
+            stopped=self.budget.stop_reason() or greedy_stopped,
+        )
+
+    def _choose_from_greedy(self, words: NDArray[np.uint64]) -> None:
+        """Choose K of G, by the means that ``refine`` allows."""
+        self.chosen = words[: self.num_classes]
+        if self.refine == "none":
+            return
+        selected = select_balanced(
+            words,
+            self.length,
+            self.act,
+            self.num_classes,
+            self.min_distance,
+            seed=self.seed,
+            budget=self.budget,
+            progress=self.progress,
+        )
+        self.chosen, self.selection = words[selected.indices], selected.method
+        if self.refine == "local" or (self.refine == "auto" and selected.spread <= self.target):
+            return
+        refined = refine_selection(
+            words,
+            self.length,
+            self.act,
+            self.num_classes,
+            spread=self.target,
+            hint=selected.indices,
+            seed=self.seed,
+            budget=self.budget,
+            progress=self.progress,
+            deterministic_limit=_REFINE_LIMIT,
+        )
+        if refined.status is RefineStatus.FOUND and refined.indices is not None:
+            self.chosen, self.selection = words[refined.indices], "CP-SAT"
+
+    def _choose_from_all_words(self) -> None:
+        """The paper's brute force: K of all C(N, N_act) words, where their list is small enough."""
+        if self.num_words > ALL_WORDS_LIMIT:
+            return
+        found = search_all_words(
+            self.length,
+            self.act,
+            self.min_distance,
+            self.num_classes,
+            spread=self.target,
+            seed=self.seed,
+            budget=self.budget,
+            progress=self.progress,
+            deterministic_limit=_REFINE_LIMIT,
+        )
+        if found.words is not None:
+            self.chosen, self.chosen_from, self.selection = found.words, "all words", "CP-SAT"
+
+    def _spread(self) -> float:
+        """S_max - S_min of the words chosen so far; infinite while there are none."""
+        if self.chosen is None:
+            return math.inf
+        return CodingScheme.from_words(self.chosen, self.length).spread
+
+    def _not_found(self, greedy: Lexicode) -> str:
+        """Why there is no scheme, and what to change."""
+        size = len(greedy.words)
+        asked = f"K={self.num_classes} codewords at distance {self.min_distance}"
+        if not greedy.complete:
+            share = greedy.num_done / greedy.num_words
+            return (
+                f"{asked} were not found within the time limit: algorithm 1 decided {share:.3g} of {greedy.num_words} "
+                f"words and kept {size}; raise --time-limit, or lower --hmin or --K"
+            )
+        return (
+            f"{asked} were not found: algorithm 1 over all {greedy.num_words} words keeps {size}, and they are not "
+            f"proved impossible; lower --hmin or --K, or raise --N"
+        )
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = time.monotonic() - start

@@ -1,0 +1,165 @@
+"""Checking scheme files against rules A, B and C with numpy alone, independently of every solver kernel."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codedtool.budget import Progress, silent
+from codedtool.coding.scheme import CodingScheme, best_spread, record_path
+from codedtool.errors import CodedtoolError, InputError
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule applied to one file."""
+
+    rule: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify_scheme` found: the checks in order, and the scheme when the file could be read at all."""
+
+    path: Path
+    checks: tuple[Check, ...]
+    scheme: CodingScheme | None = None
+    record: dict[str, Any] | None = field(default=None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON types; what is not known (no JSON beside the file) is null."""
+        document: dict[str, Any] = {"path": str(self.path), "passed": self.passed}
+        if self.scheme is not None:
+            scheme, record = self.scheme, self.record or {}
+            document |= scheme.summary() | {
+                "spread": scheme.spread,
+                "method": record.get("method"),
+                "greedy_size": record.get("greedy_size"),
+                "pairs_at_min": scheme.pairs_at_min,
+                "distance_histogram": {str(d): n for d, n in scheme.distance_histogram.items()},
+                "upper_bound": record.get("upper_bound"),
+                "hmin_is_optimal": record.get("hmin_is_optimal"),
+                "seconds": None,
+            }
+        document["checks"] = [
+            {"rule": check.rule, "passed": check.passed, "detail": check.detail} for check in self.checks
+        ]
+        return document
+
+
+def find_scheme_files(paths: list[Path]) -> list[Path]:
+    """The ``.npy`` files that ``paths`` (files and folders) name, folders sorted by name.
+
+    Raises:
+        InputError: a path that does not exist, or a folder without any ``.npy``.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.glob("*.npy"))
+            if not inside:
+                raise InputError(
+                    f"{path} holds no .npy file: give the path of a scheme, or make one with `codedtool scheme`"
+                )
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path} does not exist: give the path of a scheme's .npy or of a folder of them")
+    return files
+
+
+def verify_scheme(
+    path: Path,
+    *,
+    num_classes: int | None = None,
+    length: int | None = None,
+    act: int | None = None,
+    min_distance: int | None = None,
+    max_spread: int | None = None,
+    progress: Progress = silent,
+) -> VerifyReport:
+    """Check one scheme file: readable, rules A, B and C, and agreement with its JSON when there is one.
+
+    Args:
+        path: the ``.npy``.
+        num_classes, length, act: the K, N and N_act it must have; None: any.
+        min_distance: the H_min it must reach; None: what its JSON says, or, without JSON, 2 (distinct rows).
+        max_spread: the largest S_max - S_min allowed; None: the smallest possible for its K, N and N_act (rule B).
+        progress: told "verifying" before the file is read.
+
+    Returns:
+        The report; a file that is no scheme yields one failed check, not an exception.
+    """
+    progress("verifying", 0, None, str(path))
+    try:
+        scheme = CodingScheme.load(path)
+    except CodedtoolError as error:
+        return VerifyReport(path, (Check("readable", False, str(error)),))
+    checks = [
+        Check("A", True, f"{scheme.num_classes} distinct rows of {scheme.length} digits with {scheme.act} ones each")
+    ]
+    for name, wanted, found in (
+        ("K", num_classes, scheme.num_classes),
+        ("N", length, scheme.length),
+        ("act", act, scheme.act),
+    ):
+        if wanted is not None:
+            checks.append(
+                Check(name, wanted == found, f"{name} is {found}" + ("" if wanted == found else f", not {wanted}"))
+            )
+    allowed = best_spread(scheme.num_classes, scheme.length, scheme.act) if max_spread is None else max_spread
+    sums = f"column sums {scheme.s_min}..{scheme.s_max}, spread {scheme.spread}"
+    even = scheme.spread <= allowed
+    checks.append(Check("B", even, sums if even else f"{sums}, more than {allowed}"))
+    record, record_check = _read_record(path)
+    wanted_distance = min_distance
+    if wanted_distance is None:
+        claimed = (record or {}).get("min_distance")
+        wanted_distance = claimed if isinstance(claimed, int) else 2
+    far = scheme.min_distance >= wanted_distance
+    distance = f"H_min is {scheme.min_distance} ({scheme.pairs_at_min} pairs)"
+    checks.append(Check("C", far, distance if far else f"{distance}, less than {wanted_distance}"))
+    if record_check is not None:
+        checks.append(record_check)
+    if record is not None:
+        checks.append(_check_record(scheme, record))
+    return VerifyReport(path, tuple(checks), scheme, record)
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any] | None, Check | None]:
+    """The JSON beside ``path`` and None; or None and the failed check when it is there but unreadable."""
+    source = record_path(path)
+    try:
+        record = json.loads(source.read_bytes())
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError, RecursionError) as error:
+        return None, Check("JSON", False, f"{source} cannot be read: {error}")
+    if not isinstance(record, dict):
+        return None, Check("JSON", False, f"{source} holds no JSON object")
+    return record, None
+
+
+def _check_record(scheme: CodingScheme, record: dict[str, Any]) -> Check:
+    """Whether a scheme's JSON says of the table what the table says of itself."""
+    differences = [
+        f"{key} is {record.get(key)!r} in the JSON, {value!r} in the array"
+        for key, value in scheme.summary().items()
+        if record.get(key) != value
+    ]
+    return Check("JSON", not differences, "; ".join(differences) or "agrees with the array")

@@ -1,0 +1,41 @@
+"""What every test stands on: a terminal that does not depend on where the tests run, and small schemes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codedtool.coding.scheme import CodingScheme
+
+# Table 4, r = 3/10, in the order of CIFAR-10's classes.
+TABLE4_3OF10 = (
+    "1001001000",
+    "0110001000",
+    "1010000001",
+    "0000001110",
+    "0001010100",
+    "0010100100",
+    "0000110010",
+    "0100010001",
+    "0001100001",
+    "1100000010",
+)
+
+
+@pytest.fixture(autouse=True)
+def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def table() -> np.ndarray:
+    """Table 4's 3/10 scheme as a (10, 10) uint8 array."""
+    return np.array([[int(digit) for digit in word] for word in TABLE4_3OF10], dtype=np.uint8)
+
+
+@pytest.fixture
+def scheme(table: np.ndarray) -> CodingScheme:
+    """Table 4's 3/10 scheme."""
+    return CodingScheme(table)
