@@ -209,7 +209,7 @@ def test_distance_histogram_over_several_blocks_matches_one_matrix() -> None:
     assert distance_histogram(words) == dict(zip(distances.tolist(), counts.tolist(), strict=True))
 
 
-def test_best_spread_is_zero_exactly_when_rK_is_an_integer() -> None:
+def test_best_spread_is_zero_exactly_when_rk_is_an_integer() -> None:
     assert best_spread(1000, 32, 8) == 0
     assert best_spread(1001, 32, 8) == 1
     assert best_spread(10, 10, 3) == 0

@@ -1,0 +1,134 @@
+"""Algorithm 1 against the reference loop, and the paper's schemes end to end: ``python -m benchmarks.solver``.
+
+Both engines run in this process, compiled beforehand, on one thread, in turn (reference, ours, reference, ...); the
+seconds are medians and the ratio is theirs. A scheme's figures come from a whole ``codedtool scheme`` process, whose
+peak memory the operating system reports. A warm-up process runs first, so that compiled kernels are on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+
+from benchmarks.machine import describe_machine
+from benchmarks.reference import reference_lexicode
+from codedtool.budget import Budget
+from codedtool.coding.lexicode import lexicode
+
+Result = TypeVar("Result")
+
+# (N, N_act, H_min) -> |G|: SPEC's known answers.
+KNOWN_ANSWERS = {
+    (10, 5, 4): 22,
+    (10, 3, 4): 10,
+    (20, 8, 8): 130,
+    (20, 4, 4): 189,
+    (32, 8, 6): 11_556,
+    (32, 8, 8): 1_068,
+    (32, 16, 12): 366,
+    (32, 16, 10): 2_399,
+}
+
+# (K, N, N_act, H_min): the paper's schemes (section 3.2.1, appendix A).
+PAPER_SCHEMES = (
+    (10, 10, 5, 4),
+    (10, 10, 3, 4),
+    (100, 20, 8, 8),
+    (100, 20, 4, 4),
+    (1000, 32, 16, 10),
+    (1000, 32, 8, 6),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each; the median is printed")
+    repeats = parser.parse_args().repeats
+    print(describe_machine("numpy", "numba", "ortools"))
+    print("\n| (N, act, H) | words | G | reference s | ours s | ours / reference |\n|---|---|---|---|---|---|")
+    for parameters, size in KNOWN_ANSWERS.items():
+        print(compare_engines(parameters, size, repeats), flush=True)
+    print(
+        "\n| (K, N, act, H) | G | spread | sums | pairs at H_min | enumerate s | select s | process s | peak MB |\n"
+        "|---|---|---|---|---|---|---|---|---|"
+    )
+    for scheme in PAPER_SCHEMES:
+        print(measure_scheme(scheme, repeats), flush=True)
+
+
+def compare_engines(parameters: tuple[int, int, int], size: int, repeats: int) -> str:
+    """One table row; refuses to print a time for a wrong set G."""
+    budget = Budget()
+    reference_seconds, our_seconds = [], []
+    for round_number in range(repeats + 1):
+        expected, reference_time = timed(lambda: reference_lexicode(*parameters))
+        found, our_time = timed(lambda: lexicode(*parameters, budget=budget))
+        if len(expected) != size or not np.array_equal(found.words, expected):
+            raise SystemExit(f"{parameters}: wrong set G, {len(found.words)} and {len(expected)} words, not {size}")
+        # The first round pays for compiling; a reference of many seconds does not notice it and is not repeated for it.
+        if round_number > 0 or reference_time > 10:
+            reference_seconds.append(reference_time)
+            our_seconds.append(our_time)
+        if len(reference_seconds) == repeats:
+            break
+    reference, ours = median(reference_seconds), median(our_seconds)
+    return (
+        f"| {parameters} | {found.num_words:,} | {size:,} | {reference:.4f} | {ours:.4f} | 1/{reference / ours:.1f} |"
+    )
+
+
+def measure_scheme(scheme: tuple[int, int, int, int], repeats: int) -> str:
+    """One table row from whole processes."""
+    K, N, act, hmin = scheme
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder) / "s.npy")
+        command = [sys.executable, "-m", "codedtool", "scheme", "--json", "--quiet", "--force", "--out", out]
+        command += ["--K", str(K), "--N", str(N), "--act", str(act), "--hmin", str(hmin)]
+        for _ in range(repeats + 1):
+            runs.append(run_process(command))
+    seconds = median(run[1] for run in runs[1:])
+    megabytes = max(run[2] for run in runs[1:])
+    result = runs[-1][0]
+    inner = result["seconds"]
+    return (
+        f"| {scheme} | {result['greedy_size']:,} | {result['spread']} | {result['s_min']}..{result['s_max']} "
+        f"| {result['pairs_at_min']:,} | {inner['enumerate']:.2f} | {inner['select']:.2f} | {seconds:.2f} "
+        f"| {megabytes:.0f} |"
+    )
+
+
+def run_process(command: list[str]) -> tuple[dict, float, float]:
+    """The JSON a command prints, its wall-clock seconds and its peak resident megabytes."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        text = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - start
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {text}")
+    return json.loads(text), seconds, usage.ru_maxrss / 1024
+
+
+def timed(function: Callable[[], Result]) -> tuple[Result, float]:
+    """A function's result and its wall-clock seconds."""
+    start = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

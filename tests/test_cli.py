@@ -1,0 +1,199 @@
+"""The command line as a user meets it: real processes, exit codes, streams, and what is imported when."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codedtool.coding.scheme import CodingScheme
+
+HEAVY = ("torch", "numba", "ortools", "pandas", "numpy", "scipy", "sklearn", "matplotlib")
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "codedtool", *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def scheme_arguments(K: int, N: int, act: int, hmin: int | str, *more: str) -> list[str]:
+    return ["scheme", "--K", str(K), "--N", str(N), "--act", str(act), "--hmin", str(hmin), *more]
+
+
+@pytest.mark.parametrize("verb", [[], ["scheme"], ["verify"], ["bounds"]])
+def test_help_answers_without_importing_anything_heavy(verb: list[str], tmp_path: Path) -> None:
+    probe = (
+        "import sys; from codedtool.cli import app\n"
+        f"sys.argv = ['codedtool', *{verb!r}, '--help']\n"
+        "try: app()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr.strip() == "[]"
+    assert "Usage:" in done.stdout
+
+
+def test_the_set_of_verbs_and_flags_is_frozen() -> None:
+    import typer.main
+
+    from codedtool.cli import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    flags = {
+        name: sorted(option for parameter in command.params for option in parameter.opts if option.startswith("-"))
+        for name, command in commands.items()
+    }
+    assert flags == {
+        "scheme": sorted(
+            "--K --N --act --hmin --out --method --refine --words --time-limit --seed --force --json --quiet -q".split()
+        ),
+        "verify": sorted("--K --N --act --hmin --max-spread --json --quiet -q".split()),
+        "bounds": sorted("--K --N --act --json --quiet -q".split()),
+    }
+
+
+def test_shell_completion_offers_the_verbs(tmp_path: Path) -> None:
+    done = run(cwd=tmp_path, _CODEDTOOL_COMPLETE="complete_bash", COMP_WORDS="codedtool ve", COMP_CWORD="1")
+    assert done.stdout.split() == ["verify"]
+    assert "codedtool" in run("--show-completion", "bash", cwd=tmp_path).stdout
+
+
+def test_scheme_writes_npy_and_record_and_verify_agrees(tmp_path: Path) -> None:
+    done = run(*scheme_arguments(100, 20, 4, 4, "--json"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    agreed = (
+        "path K N act min_distance s_min s_max spread method greedy_size pairs_at_min distance_histogram "
+        "upper_bound hmin_is_optimal seconds"
+    )
+    assert set(agreed.split()) <= set(document)
+    assert set(document["seconds"]) == {"enumerate", "select", "total"}
+    assert (document["path"], document["greedy_size"]) == ("schemes/k100_4of20_h4.npy", 189)
+    assert (document["s_min"], document["s_max"], document["spread"]) == (20, 20, 0)
+    found = CodingScheme.load(tmp_path / document["path"])
+    assert found.spread == 0
+    assert found.min_distance >= 4
+    assert sum(document["distance_histogram"].values()) == 4950
+
+    checked = run("verify", "--json", "--max-spread", "0", "--K", "100", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    report = json.loads(checked.stdout)
+    assert set(agreed.split()) <= set(report["files"][0])
+    assert report["files"][0]["sha256"] == document["sha256"] == found.sha256
+
+    again = run(*scheme_arguments(100, 20, 4, 4), cwd=tmp_path)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    forced = run(*scheme_arguments(100, 20, 4, 4, "--force"), cwd=tmp_path)
+    assert forced.returncode == 0
+    assert CodingScheme.load(tmp_path / document["path"]) == found
+    assert "the highest possible" in forced.stdout
+
+
+def test_words_given_are_kept_word_for_word(tmp_path: Path, scheme: CodingScheme) -> None:
+    words = ",".join("".join(map(str, row)) for row in scheme.table)
+    done = run(*scheme_arguments(10, 10, 3, 4, "--words", words, "--out", "t.npy"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert CodingScheme.load(tmp_path / "t.npy") == scheme
+    wrong = run(*scheme_arguments(10, 10, 3, 6, "--words", words), cwd=tmp_path)
+    assert wrong.returncode == 3 or (wrong.returncode == 2 and "distance 4" in wrong.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (scheme_arguments(100, 10, 3, 4), 3, "at most 13"),
+        (scheme_arguments(300, 10, 5, 2), 3, "C(10, 5) = 252"),
+        (scheme_arguments(10, 65, 3, 4), 2, "N must be between 2 and 64"),
+        (scheme_arguments(10, 10, 10, 4), 2, "act must be between 1 and N-1"),
+        (scheme_arguments(1, 10, 3, 4), 2, "K must be at least 2"),
+        (scheme_arguments(10, 10, 3, 0), 2, "hmin must be at least 2"),
+        (scheme_arguments(10, 10, 3, "most"), 2, "whole number or max"),
+        (scheme_arguments(10, 10, 3, 4, "--out", "x.txt"), 2, "must end in .npy"),
+        (scheme_arguments(10, 10, 3, 4, "--words", "01"), 2, "--words gives 1 codewords"),
+        (["scheme", "--K", "10"], 2, "Missing option"),
+        (["verify"], 2, "schemes does not exist"),
+        (["bounds", "--K", "10", "--N", "99", "--act", "3"], 2, "64"),
+    ],
+)
+def test_bad_input_gets_one_message_and_leaves_nothing(
+    arguments: list[str], code: int, message: str, tmp_path: Path
+) -> None:
+    done = run(*arguments, "--quiet", cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_under_json_is_one_document_too(tmp_path: Path) -> None:
+    done = run(*scheme_arguments(100, 10, 3, 4, "--json"), cwd=tmp_path)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["exit_code"] == 3
+
+
+def test_verify_fails_with_exit_3_and_names_the_rule(tmp_path: Path, table: np.ndarray) -> None:
+    CodingScheme(table[[0, 2, 5, 6]]).save(tmp_path / "uneven.npy")
+    (tmp_path / "broken.npy").write_bytes(b"no")
+    done = run("verify", str(tmp_path), "--json", cwd=tmp_path)
+    assert done.returncode == 3
+    report = json.loads(done.stdout)
+    assert [entry["passed"] for entry in report["files"]] == [False, False]
+    assert "B: column sums" in done.stderr
+    assert "0 passed, 2 failed" in done.stderr
+
+
+def test_bounds_prints_the_certificate(tmp_path: Path) -> None:
+    done = run("bounds", "--K", "1000", "--N", "32", "--act", "8", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["highest_not_excluded"] == 8
+    by_distance = {bound["min_distance"]: bound for bound in document["bounds"]}
+    assert by_distance[10]["best"] == 436
+
+
+@pytest.mark.parametrize("how", ["interrupt", "time limit"])
+def test_an_endless_search_ends_with_the_best_so_far(how: str, tmp_path: Path) -> None:
+    limit = "600" if how == "interrupt" else "8"
+    arguments = scheme_arguments(50, 64, 16, 12, "--refine", "local", "--time-limit", limit)
+    with subprocess.Popen(
+        [sys.executable, "-m", "codedtool", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        if how == "interrupt":
+            for line in process.stderr:
+                if "|G|" in line:
+                    break
+            time.sleep(3)  # algorithm 1 has 4.9e14 words to decide; a few seconds give far more than 50
+            process.send_signal(signal.SIGINT)
+            start = time.monotonic()
+        text = process.stderr.read()
+        process.wait(timeout=120)
+    if how == "interrupt":
+        assert process.returncode == 130, text
+        assert time.monotonic() - start < 30
+        partial = tmp_path / "schemes" / "k50_16of64_h12.partial.npy"
+        assert str(partial.relative_to(tmp_path)) in text
+        assert CodingScheme.load(partial).min_distance >= 12
+        assert not (tmp_path / "schemes" / "k50_16of64_h12.npy").exists()
+    else:
+        assert process.returncode == 0, text
+        record = json.loads((tmp_path / "schemes" / "k50_16of64_h12.json").read_text())
+        assert record["stopped"] == "time limit"
