@@ -21,6 +21,7 @@ from math import comb, sqrt
 
 from codedtool.errors import InputError
 
+# The i of the basic b_i, and the k of the nonbasic slacks.
 Vertex = tuple[list[int], list[int]]
 
 
@@ -66,10 +67,7 @@ def eigenvalue(length: int, act: int, relation: int, space: int) -> int:
     0 <= i, k <= w = ``act`` <= N/2. E_i(0) = C(w, i) C(N-w, i) counts the words at distance 2i from a word.
     """
     return sum(
-        (-1) ** j
-        * comb(space, j)
-        * comb(act - space, relation - j)
-        * comb(length - act - space, relation - j)
+        (-1) ** j * comb(space, j) * comb(act - space, relation - j) * comb(length - act - space, relation - j)
         for j in range(min(relation, space) + 1)
     )
 
@@ -77,9 +75,9 @@ def eigenvalue(length: int, act: int, relation: int, space: int) -> int:
 def delsarte_certificate(length: int, act: int, min_distance: int) -> DelsarteCertificate:
     """The optimum of Delsarte's programme for words of ``length`` bits and weight ``act``, as a proof of its value.
 
-    OR-Tools' GLOP solves the programme in floating point; the vertex it names is then solved in whole numbers and, where
-    rounding misled it, left for a better one by exact simplex steps. GLOP's numbers therefore decide how many steps are
-    taken, never what is claimed, and a programme it gives up on (H_min <= 14 with N >= 44) only takes more steps.
+    OR-Tools' GLOP solves the programme in floating point. The vertex it names is solved again in whole numbers and,
+    should rounding have misled it, left for a better one by exact simplex steps. So GLOP decides how many steps are
+    taken, never what is claimed; where it gives up, as on some programmes with N >= 42, the steps start at the origin.
 
     Args:
         length: N, 2 to 64.
@@ -106,10 +104,10 @@ def delsarte_certificate(length: int, act: int, min_distance: int) -> DelsarteCe
 
 
 def _glop_vertex(length: int, act: int, relations: range) -> Vertex:
-    """GLOP's optimal basis as (columns i with b_i basic, rows k whose inequality is tight); empty lists if it has none.
+    """GLOP's optimal basis: the i with b_i basic, and the k whose inequality is tight; empty lists if it gives up.
 
-    With x_i = b_i sqrt(v_i), and row k multiplied by sqrt(m_k / C(N, w)), m_k = C(N, k) - C(N, k-1) the dimension of V_k,
-    the coefficients are entries of an orthogonal matrix, though the E_i(k) themselves range from 1 to 10^17 at N = 64.
+    With x_i = b_i sqrt(v_i), and row k multiplied by sqrt(m_k / C(N, w)), where m_k = C(N, k) - C(N, k-1) is the
+    dimension of V_k, the coefficients are entries of an orthogonal matrix; the E_i(k) reach 10^17 at N = 64.
     """
     from ortools.linear_solver import pywraplp
 
@@ -144,9 +142,7 @@ class _Programme:
 
     def __init__(self, length: int, act: int, relations: range) -> None:
         self._act = act
-        self._tableau = [
-            [-eigenvalue(length, act, i, k) for i in relations] + [1] for k in range(1, act + 1)
-        ]
+        self._tableau = [[-eigenvalue(length, act, i, k) for i in relations] + [1] for k in range(1, act + 1)]
         self._tableau.append([-eigenvalue(length, act, i, 0) for i in relations] + [0])
         self._denominator = 1
         self._basic = [-k for k in range(1, act + 1)]
@@ -175,9 +171,7 @@ class _Programme:
             column = max(entering, key=lambda c: self._nonbasic[c])
             # The sum M - 1 is bounded by C(N, w), so some row limits the entering variable.
             rows = [r for r in range(self._act) if self._tableau[r][column] > 0]
-            row = min(
-                rows, key=lambda r: (Fraction(self._tableau[r][-1], self._tableau[r][column]), -self._basic[r])
-            )
+            row = min(rows, key=lambda r: (Fraction(self._tableau[r][-1], self._tableau[r][column]), -self._basic[r]))
             self._pivot(row, column)
 
     def multipliers(self) -> tuple[Fraction, ...]:
@@ -191,9 +185,7 @@ class _Programme:
         for r, entries in enumerate(tableau):
             if r != row:
                 factor = entries[column]
-                tableau[r] = [
-                    (x * pivot - factor * y) // old for x, y in zip(entries, pivot_row, strict=True)
-                ]
+                tableau[r] = [(x * pivot - factor * y) // old for x, y in zip(entries, pivot_row, strict=True)]
                 tableau[r][column] = -factor
         pivot_row[column] = old
         self._denominator = pivot
