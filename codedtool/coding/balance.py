@@ -1,0 +1,407 @@
+"""Rule B: choosing K of the words of G so that their columns are as even as possible (appendix A, lines 19-27).
+
+Three stages, all bounded by counted steps, so that a seed gives the same choice on every machine:
+
+1. a tabu search over swaps of one chosen word for another, on uneven-ness plus pairs at distance H_min;
+2. steepest descent on uneven-ness alone, which ends a few units short of even;
+3. a meet in the middle: all pairs of words that could be taken are entered into a table under a hash that is linear
+   in the words, so for a pair to drop the pair that makes the columns exactly even is one look-up away. Half a million
+   look-ups in a million entries decide 5 * 10^11 double swaps in a few milliseconds, and every further swap made
+   beforehand asks the same table for something else.
+
+Stages 2 and 3 repeat from perturbed choices until the columns are even. The same meet in the middle then finds pairs
+of swaps that leave the columns as they are and lower the number of pairs at H_min.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codedtool.budget import Budget, Progress, StopReason, silent
+from codedtool.coding.scheme import best_spread
+from codedtool.coding.words import words_to_table
+from codedtool.errors import InputError
+
+# One pair of classes at H_min weighs as much as this many units of uneven-ness (sum of squared column residuals).
+_PAIR_WEIGHT = 2
+
+# Words looked at by the first tabu search, which makes its steps about as long for a large G as for a small one.
+_TABU_WORK = 40_000_000
+_TABU_STEPS = (300, 20_000)
+
+# Words whose pairs are looked up and entered into the table: they hold all of the paper's largest case, 1,000 chosen
+# of 2,399, and the table takes 30 MB.
+_MOST_INSIDE = 1000
+_MOST_OUTSIDE = 1400
+
+# How often stages 2 and 3 are tried, and how many third swaps a try looks at.
+_ATTEMPTS = 30
+_TARGETS = 100
+_PERTURBATION_SWAPS = 8
+_PERTURBATION_STEPS = 40
+
+_POLISH_ROUNDS = 6
+
+# Words visited by one slice of the tabu search: about 0.1 s.
+_SLICE_WORK = 10_000_000
+
+
+@dataclass(frozen=True)
+class Selection:
+    """K chosen words.
+
+    Attributes:
+        indices: (K,) int64, ascending positions in the words given.
+        spread: S_max - S_min of the chosen words.
+        deviation: sum over columns of how far S_n lies outside the one or two values that even columns have.
+        pairs_at_min: how many pairs of chosen words lie at exactly the minimum distance given.
+        method: how they were chosen, in words.
+        stopped: why the choice ended before its own end, or None.
+    """
+
+    indices: NDArray[np.int64]
+    spread: int
+    deviation: int
+    pairs_at_min: int
+    method: str
+    stopped: StopReason | None
+
+
+def select_balanced(
+    words: NDArray[np.uint64],
+    length: int,
+    act: int,
+    num_classes: int,
+    min_distance: int,
+    *,
+    seed: int,
+    budget: Budget,
+    progress: Progress = silent,
+) -> Selection:
+    """Choose K of M words with columns as even as the search finds, and few pairs at H_min among equally even choices.
+
+    Args:
+        words: (M,) uint64, distinct, each with ``act`` ones, pairwise at distance >= ``min_distance``.
+        length: N, at most 64.
+        act: N_act.
+        num_classes: K, 2 <= K <= M.
+        min_distance: H_min, even.
+        seed: of every random choice.
+        budget: polled about ten times a second; when it ends, the best choice so far is returned.
+        progress: told the phase "balancing columns" and the best spread.
+
+    Raises:
+        InputError: fewer than K words.
+    """
+    if len(words) < num_classes:
+        raise InputError(f"K={num_classes} words cannot be chosen from {len(words)}")
+    search = _Balance(words, length, act, num_classes, min_distance, seed, budget, progress)
+    if len(words) == num_classes:
+        return search.selection("all of G")
+    return search.run()
+
+
+class _Balance:
+    """One choice in the making; its arrays are those that `balance_kernels` describes."""
+
+    def __init__(
+        self,
+        words: NDArray[np.uint64],
+        length: int,
+        act: int,
+        num_classes: int,
+        min_distance: int,
+        seed: int,
+        budget: Budget,
+        progress: Progress,
+    ) -> None:
+        self.words = np.ascontiguousarray(words, dtype=np.uint64)
+        self.table_MN = words_to_table(self.words, length)
+        self.length, self.act, self.num_classes, self.min_distance = length, act, num_classes, min_distance
+        self.overlap_at_min = act - min_distance // 2
+        self.target = best_spread(num_classes, length, act)
+        self.random = np.random.default_rng(seed)
+        self.budget, self.progress = budget, progress
+        # Any odd numbers make a hash that is linear in the words; random ones make collisions rare.
+        column_hashes = self.random.integers(0, 1 << 63, size=length, dtype=np.uint64) << np.uint64(1) | np.uint64(1)
+        self.column_hashes = column_hashes
+        self.word_hashes = (self.table_MN * column_hashes).sum(axis=1, dtype=np.uint64)
+        self.clock = 0
+        self.frozen_until = np.zeros(len(self.words), dtype=np.int64)
+        first = np.zeros(len(self.words), dtype=bool)
+        first[self.random.permutation(len(self.words))[:num_classes]] = True
+        self.is_chosen = first
+        self.best_chosen = first.copy()
+        self.best_figures = (len(self.words) * length, 0, 0)
+
+    def run(self) -> Selection:
+        """All stages; returns the best choice seen."""
+        self._restart_from(self.is_chosen)
+        self._report()
+        least, most = _TABU_STEPS
+        self._tabu(min(most, max(least, _TABU_WORK // len(self.words))))
+        method = "local search"
+        for _ in range(_ATTEMPTS):
+            if self._stopped():
+                break
+            self._descend()
+            self._remember()
+            if self.best_figures[0] <= self.target:
+                break
+            if self._complete(self._missing()):
+                self._remember()
+                method = "local search, meet in the middle"
+                break
+            self._perturb()
+            self._tabu(_PERTURBATION_STEPS)
+        if self.best_figures[0] <= self.target:
+            self._polish()
+        self.is_chosen = self.best_chosen
+        return self.selection(method)
+
+    def selection(self, method: str) -> Selection:
+        """The present choice, with its figures counted afresh from the table."""
+        indices = np.flatnonzero(self.is_chosen) if method != "all of G" else np.arange(len(self.words))
+        spread, deviation = self._unevenness(self.table_MN[indices].sum(axis=0, dtype=np.int64))
+        return Selection(
+            indices=indices.astype(np.int64),
+            spread=spread,
+            deviation=deviation,
+            pairs_at_min=_count_pairs(self.words[indices], self.min_distance),
+            method=method,
+            stopped=self.budget.stop_reason(),
+        )
+
+    def _unevenness(self, sums_N: NDArray[np.int64]) -> tuple[int, int]:
+        """Spread and deviation of column sums."""
+        low = self.num_classes * self.act // self.length
+        outside = np.maximum(low - sums_N, 0) + np.maximum(sums_N - low - self.target, 0)
+        return int(sums_N.max() - sums_N.min()), int(outside.sum())
+
+    def _sums(self) -> NDArray[np.int64]:
+        """Column sums of the present choice."""
+        return (self.residual_N + self.num_classes * self.act) // self.length
+
+    def _restart_from(self, chosen: NDArray[np.bool_]) -> None:
+        """Make ``chosen`` the present choice and count everything that the kernels keep up to date."""
+        from codedtool.coding import balance_kernels
+
+        self.is_chosen = chosen.copy()
+        sums_N = self.table_MN[chosen].sum(axis=0, dtype=np.int64)
+        self.residual_N = self.length * sums_N - self.num_classes * self.act
+        self.dots = self.table_MN.astype(np.int64) @ self.residual_N
+        self.degrees = np.zeros(len(self.words), dtype=np.int64)
+        indices = np.flatnonzero(chosen)
+        rows = max(1, _SLICE_WORK // len(self.words))
+        for start in range(0, len(indices), rows):
+            balance_kernels.add_degrees(self.words, indices[start : start + rows], self.overlap_at_min, self.degrees)
+
+    def _figures(self) -> tuple[int, int, int]:
+        """Spread, deviation and pairs at H_min of the present choice: smaller is better, in this order."""
+        return (*self._unevenness(self._sums()), int(self.degrees[self.is_chosen].sum()) // 2)
+
+    def _remember(self) -> None:
+        figures = self._figures()
+        if figures < self.best_figures:
+            self.best_figures, self.best_chosen = figures, self.is_chosen.copy()
+        self._report()
+
+    def _report(self) -> None:
+        spread = self.best_figures[0] if self.best_figures[0] < len(self.words) else self._figures()[0]
+        self.progress("balancing columns", 0, None, f"best spread {spread}")
+
+    def _stopped(self) -> bool:
+        return self.budget.stop_reason() is not None
+
+    def _swap(self, out: int, into: int) -> None:
+        from codedtool.coding import balance_kernels
+
+        balance_kernels.apply_swap(
+            self.words,
+            self.length,
+            self.overlap_at_min,
+            out,
+            into,
+            self.is_chosen,
+            self.residual_N,
+            self.dots,
+            self.degrees,
+        )
+
+    def _tabu(self, num_steps: int) -> None:
+        """Stage 1 from the present choice; ends at the best one it saw."""
+        from codedtool.coding import balance_kernels
+
+        # A rest longer than either side would leave nothing to swap.
+        side = min(self.num_classes, len(self.words) - self.num_classes)
+        longest = max(1, min(40, side // 4))
+        slice_steps = max(1, _SLICE_WORK // len(self.words))
+        best = self.is_chosen.copy()
+        costs = np.zeros(2, dtype=np.int64)
+        for start in range(0, num_steps, slice_steps):
+            if self._stopped():
+                break
+            steps = min(slice_steps, num_steps - start)
+            balance_kernels.tabu_swaps(
+                self.words,
+                self.length,
+                self.act,
+                self.overlap_at_min,
+                _PAIR_WEIGHT,
+                steps,
+                self.clock,
+                self.frozen_until,
+                self.random.integers(1, longest + 1, size=2 * steps),
+                self.is_chosen,
+                self.residual_N,
+                self.dots,
+                self.degrees,
+                best,
+                costs,
+            )
+            self.clock += steps
+            self.progress("balancing columns", start + steps, num_steps, f"best spread {self._figures()[0]}")
+        self._restart_from(best)
+
+    def _perturb(self) -> None:
+        """A few random swaps, so that the next attempt ends somewhere else."""
+        num_swaps = min(_PERTURBATION_SWAPS, self.num_classes, len(self.words) - self.num_classes)
+        outs = self.random.choice(np.flatnonzero(self.is_chosen), num_swaps, replace=False)
+        ins = self.random.choice(np.flatnonzero(~self.is_chosen), num_swaps, replace=False)
+        for out, into in zip(outs.tolist(), ins.tolist(), strict=True):
+            self._swap(out, into)
+
+    def _descend(self) -> None:
+        """Stage 2: the best single swap until none lowers the uneven-ness."""
+        from codedtool.coding import balance_kernels
+
+        found = np.zeros(2, dtype=np.int64)
+        while not self._stopped():
+            inside = np.flatnonzero(self.is_chosen)
+            outside = np.flatnonzero(~self.is_chosen)
+            inside = inside[np.argsort(-self.dots[inside], kind="stable")]
+            outside = outside[np.argsort(self.dots[outside], kind="stable")]
+            if not balance_kernels.best_swap(
+                self.words,
+                self.length,
+                self.act,
+                self.min_distance,
+                inside,
+                outside,
+                self.dots,
+                self.degrees,
+                found,
+            ):
+                return
+            self._swap(int(found[0]), int(found[1]))
+
+    def _missing(self) -> NDArray[np.int64]:
+        """What each column sum lacks to the nearest even choice: the fullest columns get the remainder."""
+        low, remainder = divmod(self.num_classes * self.act, self.length)
+        sums_N = self._sums()
+        goal_N = np.full(self.length, low, dtype=np.int64)
+        goal_N[np.argsort(-sums_N, kind="stable")[:remainder]] += 1
+        return goal_N - sums_N
+
+    def _complete(self, wanted_N: NDArray[np.int64]) -> bool:
+        """Stage 3: two or three swaps that add exactly ``wanted_N``, applied if found.
+
+        First without a third swap, then with each of the third swaps that leave the columns least uneven: every one
+        is another target for the same table.
+        """
+        from codedtool.coding import balance_kernels
+
+        table = _PairTable(self)
+        pairs = table.look_up(wanted_N)
+        if pairs is not None:
+            table.apply()
+            return True
+        inside, outside = table.inside, table.outside
+        changes = np.empty(len(inside) * len(outside), dtype=np.int64)
+        balance_kernels.swap_changes(self.words, self.length, self.act, inside, outside, self.dots, changes)
+        num_targets = min(_TARGETS, len(changes))
+        least = np.argpartition(changes, num_targets - 1)[:num_targets]
+        for place in least[np.lexsort((least, changes[least]))].tolist():
+            if self._stopped():
+                return False
+            out, into = int(inside[place // len(outside)]), int(outside[place % len(outside)])
+            third_N = self.table_MN[into].astype(np.int64) - self.table_MN[out]
+            if table.look_up(wanted_N - third_N, out, into) is not None:
+                self._swap(out, into)
+                table.apply()
+                return True
+        return False
+
+    def _polish(self) -> None:
+        """Fewer pairs at H_min at the same column sums, by double swaps that add nothing to any column."""
+        self._restart_from(self.best_chosen)
+        unchanged_N = np.zeros(self.length, dtype=np.int64)
+        for _ in range(_POLISH_ROUNDS):
+            if self._stopped():
+                break
+            table = _PairTable(self)
+            pairs = table.look_up(unchanged_N)
+            if pairs is None or pairs >= 0:
+                break
+            table.apply()
+            self._remember()
+
+
+class _PairTable:
+    """All pairs of words that could be taken, in a table that answers which pair adds what a wish leaves wanting."""
+
+    def __init__(self, balance: _Balance) -> None:
+        from codedtool.coding import balance_kernels
+
+        self._balance = balance
+        chosen, degrees = balance.is_chosen, balance.degrees
+        # Where there are too many, the words that cost the most pairs are dropped and those that cost least are taken.
+        inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
+        self.inside = inside[np.argsort(-degrees[inside], kind="stable")[:_MOST_INSIDE]]
+        self.outside = outside[np.argsort(degrees[outside], kind="stable")[:_MOST_OUTSIDE]]
+        num_pairs = len(self.outside) * (len(self.outside) - 1) // 2
+        self._keys = np.zeros(1 << max(6, (2 * num_pairs).bit_length()), dtype=np.uint64)
+        self._places = np.full(len(self._keys), -1, dtype=np.int32)
+        self._sieve = np.zeros(max(1, len(self._keys) * 8 // 64), dtype=np.uint64)
+        balance_kernels.hash_pairs(balance.word_hashes, self.outside, self._sieve, self._keys, self._places)
+        self._found = np.zeros(4, dtype=np.int64)
+
+    def look_up(self, wanted_N: NDArray[np.int64], out: int = -1, into: int = -1) -> int | None:
+        """New pairs at H_min of the best double swap that adds ``wanted_N`` without using ``out`` or ``into``; or None."""
+        from codedtool.coding import balance_kernels
+
+        balance = self._balance
+        pairs = balance_kernels.find_double_swap(
+            balance.words,
+            balance.length,
+            balance.overlap_at_min,
+            wanted_N,
+            (wanted_N.astype(np.uint64) * balance.column_hashes).sum(dtype=np.uint64),
+            out,
+            into,
+            balance.word_hashes,
+            self.inside,
+            self.outside,
+            self._sieve,
+            self._keys,
+            self._places,
+            balance.degrees,
+            self._found,
+        )
+        return None if pairs >= 1 << 62 else int(pairs)
+
+    def apply(self) -> None:
+        """Make the double swap that the last successful look-up found."""
+        first_out, first_into, second_out, second_into = self._found.tolist()
+        self._balance._swap(first_out, first_into)
+        self._balance._swap(second_out, second_into)
+
+
+def _count_pairs(words: NDArray[np.uint64], distance: int) -> int:
+    """How many unordered pairs of words lie at exactly ``distance``."""
+    from codedtool.coding.words import distance_histogram
+
+    return distance_histogram(words).get(distance, 0)
