@@ -51,7 +51,8 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of our stdout (head, less) went away: nobody is left to tell.
-            sys.stdout = None  # type: ignore[assignment]  # keeps the interpreter from flushing the broken pipe at exit
+            # Without it the interpreter would flush the broken pipe at exit, and complain.
+            sys.stdout = None
             raise typer.Exit(0) from None
 
     return wrapped

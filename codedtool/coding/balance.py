@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from codedtool.budget import Budget, Progress, StopReason, silent
 from codedtool.coding.scheme import best_spread
-from codedtool.coding.words import words_to_table
+from codedtool.coding.words import distance_histogram, words_to_table
 from codedtool.errors import InputError
 
 # One pair of classes at H_min weighs as much as this many units of uneven-ness (sum of squared column residuals).
@@ -131,7 +131,7 @@ class _Balance:
         self.word_hashes = (self.table_MN * column_hashes).sum(axis=1, dtype=np.uint64)
         self.clock = 0
         self.frozen_until = np.zeros(len(self.words), dtype=np.int64)
-        first = np.zeros(len(self.words), dtype=bool)
+        first = np.zeros(len(self.words), dtype=np.bool_)
         first[self.random.permutation(len(self.words))[:num_classes]] = True
         self.is_chosen = first
         self.best_chosen = first.copy()
@@ -139,6 +139,7 @@ class _Balance:
 
     def run(self) -> Selection:
         """All stages; returns the best choice seen."""
+        self.progress("balancing columns", 0, None, "loading or compiling kernels")
         self._restart_from(self.is_chosen)
         self._report()
         least, most = _TABU_STEPS
@@ -164,13 +165,13 @@ class _Balance:
 
     def selection(self, method: str) -> Selection:
         """The present choice, with its figures counted afresh from the table."""
-        indices = np.flatnonzero(self.is_chosen) if method != "all of G" else np.arange(len(self.words))
+        indices = np.flatnonzero(self.is_chosen)
         spread, deviation = self._unevenness(self.table_MN[indices].sum(axis=0, dtype=np.int64))
         return Selection(
             indices=indices.astype(np.int64),
             spread=spread,
             deviation=deviation,
-            pairs_at_min=_count_pairs(self.words[indices], self.min_distance),
+            pairs_at_min=distance_histogram(self.words[indices]).get(self.min_distance, 0),
             method=method,
             stopped=self.budget.stop_reason(),
         )
@@ -370,7 +371,7 @@ class _PairTable:
         self._found = np.zeros(4, dtype=np.int64)
 
     def look_up(self, wanted_N: NDArray[np.int64], out: int = -1, into: int = -1) -> int | None:
-        """New pairs at H_min of the best double swap that adds ``wanted_N`` without using ``out`` or ``into``; or None."""
+        """New pairs at H_min by the best double swap that adds ``wanted_N`` and spares ``out`` and ``into``, or None."""
         from codedtool.coding import balance_kernels
 
         balance = self._balance
@@ -398,10 +399,3 @@ class _PairTable:
         first_out, first_into, second_out, second_into = self._found.tolist()
         self._balance._swap(first_out, first_into)
         self._balance._swap(second_out, second_into)
-
-
-def _count_pairs(words: NDArray[np.uint64], distance: int) -> int:
-    """How many unordered pairs of words lie at exactly ``distance``."""
-    from codedtool.coding.words import distance_histogram
-
-    return distance_histogram(words).get(distance, 0)

@@ -18,7 +18,7 @@ from codedtool.coding.compiled import kernel
 
 
 @kernel
-def popcount(bits: np.uint64) -> int:
+def popcount(bits: np.uint64) -> np.int64:
     """The number of ones of a uint64."""
     bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555555555555555))
     bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
@@ -87,7 +87,7 @@ def tabu_swaps(
     """``num_steps`` steps of a tabu search on uneven-ness + ``pair_weight`` * N * pairs at H_min.
 
     Each step drops the chosen word that costs most and takes the word that then costs least; both rest for a number
-    of steps from ``tenures``. ``costs`` is (now, best seen), relative to the start; ``best_chosen`` is kept for the best.
+    of steps from ``tenures``. ``costs`` is (now, best seen), relative to the start; ``best_chosen`` holds the best.
     """
     weight = pair_weight * length
     for step in range(num_steps):
@@ -131,8 +131,8 @@ def best_swap(
     dots: NDArray[np.int64],
     degrees: NDArray[np.int64],
     found: NDArray[np.int64],
-) -> bool:
-    """Put into ``found`` the (out, into) that lowers the uneven-ness most, fewest new pairs among equals; False if none.
+) -> np.bool_:
+    """Put into ``found`` the (out, into) that lowers the uneven-ness most, with fewest new pairs; False if none does.
 
     ``inside`` are the chosen words by falling ``dots``, ``outside`` the others by rising ``dots``: every distance is at
     least ``min_distance``, so once that bound does not beat the best swap no later word can.
@@ -217,7 +217,7 @@ def find_double_swap(
     places: NDArray[np.int32],
     degrees: NDArray[np.int64],
     found: NDArray[np.int64],
-) -> int:
+) -> np.int64:
     """Find two words to drop and two to take that together add exactly ``wanted_N`` to the column sums.
 
     Neither ``out`` nor ``into`` (a swap made besides, or -1) is among them. Puts (out, into, out, into) with the

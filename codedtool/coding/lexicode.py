@@ -18,7 +18,7 @@ import math
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class Lexicode:
     words: NDArray[np.uint64]
     num_words: int
     num_done: int
-    stopped: StopReason | Literal["word limit"] | None
+    stopped: StopReason | None
 
     @property
     def complete(self) -> bool:
@@ -83,7 +83,7 @@ def lexicode(length: int, act: int, min_distance: int, *, budget: Budget, progre
 
     enumeration = _Enumeration(length, act, min_distance)
     num_tops = 1
-    stopped: StopReason | Literal["word limit"] | None = None
+    stopped: StopReason | None = None
     while not enumeration.finished:
         progress("enumerating words", enumeration.num_done, num_words, f"|G| = {enumeration.num_kept}")
         stopped = "word limit" if enumeration.num_kept > MAX_WORDS else budget.stop_reason()

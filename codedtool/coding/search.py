@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from codedtool.budget import Budget, Progress, StopReason, silent
 from codedtool.coding.balance import select_balanced
 from codedtool.coding.bounds import UpperBound, highest_possible_distance, upper_bound
 from codedtool.coding.lexicode import Lexicode, lexicode
-from codedtool.coding.refine import RefineStatus, refine_selection, search_all_words
+from codedtool.coding.refine import refine_selection, search_all_words
 from codedtool.coding.scheme import CodingScheme, best_spread
 from codedtool.coding.words import MAX_LENGTH
 from codedtool.errors import InfeasibleError, InputError
@@ -77,8 +77,8 @@ class SchemeResult:
             "upper_bound": self.bound.best,
             "hmin_is_optimal": self.hmin_is_optimal,
             "certificate": {
-                "at_min_distance": self.bound.to_json(),
-                "at_next_distance": self.next_bound.to_json(),
+                "at_min_distance": asdict(self.bound),
+                "at_next_distance": asdict(self.next_bound),
             },
             "stopped": self.stopped,
         }
@@ -363,7 +363,7 @@ class _Search:
             progress=self.progress,
             deterministic_limit=_REFINE_LIMIT,
         )
-        if refined.status is RefineStatus.FOUND and refined.indices is not None:
+        if refined.indices is not None:
             self.chosen, self.selection = words[refined.indices], "CP-SAT"
 
     def _choose_from_all_words(self) -> None:
@@ -381,8 +381,8 @@ class _Search:
             progress=self.progress,
             deterministic_limit=_REFINE_LIMIT,
         )
-        if found.words is not None:
-            self.chosen, self.chosen_from, self.selection = found.words, "all words", "CP-SAT"
+        if found is not None:
+            self.chosen, self.chosen_from, self.selection = found, "all words", "CP-SAT"
 
     def _spread(self) -> float:
         """S_max - S_min of the words chosen so far; infinite while there are none."""

@@ -1,0 +1,131 @@
+"""The balance engine: what it claims is counted again, what it should reach it reaches, and seeds repeat."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codedtool.budget import Budget
+from codedtool.coding.balance import Selection, select_balanced
+from codedtool.coding.lexicode import lexicode
+from codedtool.coding.scheme import best_spread
+from codedtool.coding.words import distance_histogram, words_to_table
+from codedtool.errors import InputError
+
+# The paper's schemes, (K, N, act, H_min), whose greedy set can be balanced.
+PAPER = ((100, 20, 8, 8), (100, 20, 4, 4), (1000, 32, 8, 6))
+
+
+@cache
+def greedy(length: int, act: int, min_distance: int) -> np.ndarray:
+    return lexicode(length, act, min_distance, budget=Budget()).words
+
+
+def select(K: int, N: int, act: int, H: int, seed: int, budget: Budget | None = None) -> Selection:
+    return select_balanced(greedy(N, act, H), N, act, K, H, seed=seed, budget=budget or Budget())
+
+
+def check_figures(words: np.ndarray, length: int, act: int, num_classes: int, H: int, found: Selection) -> None:
+    """Everything a Selection says, counted again from the words."""
+    assert len(found.indices) == num_classes
+    assert np.array_equal(found.indices, np.unique(found.indices))
+    chosen = words[found.indices]
+    sums = words_to_table(chosen, length).sum(axis=0, dtype=np.int64)
+    assert found.spread == sums.max() - sums.min()
+    low = num_classes * act // length
+    high = low + best_spread(num_classes, length, act)
+    assert found.deviation == sum(max(low - s, 0) + max(s - high, 0) for s in sums.tolist())
+    assert found.pairs_at_min == distance_histogram(chosen).get(H, 0)
+
+
+@pytest.mark.parametrize("parameters", PAPER)
+def test_ten_seeds_balance_the_papers_schemes_exactly(parameters: tuple[int, int, int, int]) -> None:
+    K, N, act, H = parameters
+    for seed in range(10):
+        found = select(K, N, act, H, seed)
+        assert found.spread == 0, seed
+        check_figures(greedy(N, act, H), N, act, K, H, found)
+
+
+@pytest.mark.slow
+def test_ten_seeds_balance_the_hardest_scheme_exactly() -> None:
+    for seed in range(10):
+        found = select(1000, 32, 16, 10, seed)
+        assert found.spread == 0, seed
+        assert found.stopped is None
+        check_figures(greedy(32, 16, 10), 32, 16, 1000, 10, found)
+
+
+def test_the_hardest_scheme_is_balanced_by_the_meet_in_the_middle() -> None:
+    found = select(1000, 32, 16, 10, 8)
+    assert (found.spread, found.method) == (0, "local search, meet in the middle")
+
+
+def test_spread_one_where_rk_is_no_integer() -> None:
+    for K in (999, 1001):
+        assert best_spread(K, 32, 8) == 1
+        assert select(K, 32, 8, 6, 0).spread == 1
+
+
+def test_far_fewer_pairs_at_min_than_a_random_choice() -> None:
+    words = greedy(32, 8, 6)
+    random_choice = np.random.default_rng(0).permutation(len(words))[:1000]
+    assert select(1000, 32, 8, 6, 0).pairs_at_min < distance_histogram(words[random_choice])[6] / 2
+
+
+def test_the_same_seed_gives_the_same_choice_in_another_process() -> None:
+    program = (
+        "from codedtool.budget import Budget; from codedtool.coding.balance import select_balanced\n"
+        "from codedtool.coding.lexicode import lexicode\n"
+        "words = lexicode(32, 8, 6, budget=Budget()).words\n"
+        "print(select_balanced(words, 32, 8, 1000, 6, seed=5, budget=Budget()).indices.tolist())"
+    )
+    outputs = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120).stdout
+        for _ in range(2)
+    ]
+    here = select(1000, 32, 8, 6, 5).indices.tolist()
+    assert outputs == [f"{here}\n"] * 2
+    assert here != select(1000, 32, 8, 6, 6).indices.tolist()
+
+
+def test_all_of_g_and_too_few() -> None:
+    words = greedy(20, 4, 4)
+    found = select_balanced(words, 20, 4, len(words), 4, seed=0, budget=Budget())
+    assert found.method == "all of G"
+    check_figures(words, 20, 4, len(words), 4, found)
+    with pytest.raises(InputError, match="K=190 words cannot be chosen from 189"):
+        select_balanced(words, 20, 4, 190, 4, seed=0, budget=Budget())
+
+
+def test_an_interrupted_choice_is_still_a_choice() -> None:
+    budget = Budget()
+    budget.interrupt()
+    found = select(1000, 32, 8, 6, 0, budget)
+    assert found.stopped == "interrupted"
+    check_figures(greedy(32, 8, 6), 32, 8, 1000, 6, found)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_small_choices_are_counted_right_and_never_better_than_possible(data: st.DataObject) -> None:
+    N = data.draw(st.integers(4, 9))
+    act = data.draw(st.integers(1, N - 1))
+    H = data.draw(st.sampled_from((2, 4)))
+    words = greedy(N, act, H)
+    if len(words) < 2:
+        return
+    K = data.draw(st.integers(2, min(len(words), 5)))
+    words = words[: data.draw(st.integers(K, min(len(words), 10)))]
+    found = select_balanced(words, N, act, K, H, seed=data.draw(st.integers(0, 9)), budget=Budget())
+    check_figures(words, N, act, K, H, found)
+    table = words_to_table(words, N)
+    spreads = (np.ptp(table[list(rows)].sum(axis=0)) for rows in combinations(range(len(words)), K))
+    assert found.spread >= min(spreads)

@@ -1,0 +1,75 @@
+"""The shipped schemes: what they promise, and that the command in each JSON makes the file again, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.verify import verify_scheme
+
+SCHEMES = Path(__file__).parent.parent / "schemes"
+
+# name -> (K, N, act, H_min): SPEC section 1.
+SHIPPED = {
+    "c10_5of10": (10, 10, 5, 4),
+    "c10_3of10": (10, 10, 3, 4),
+    "c100_8of20": (100, 20, 8, 8),
+    "c100_4of20": (100, 20, 4, 4),
+    "in1k_16of32": (1000, 32, 16, 10),
+    "in1k_8of32": (1000, 32, 8, 6),
+}
+
+# Table 4 of the paper, airplane to truck.
+TABLE4 = {
+    "c10_5of10": "1010100011 0101010101 1101100010 0011001101 1010010101 "
+    "1001001110 1011101000 0100011110 0110111000 0100110011",
+    "c10_3of10": "1001001000 0110001000 1010000001 0000001110 0001010100 "
+    "0010100100 0000110010 0100010001 0001100001 1100000010",
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_scheme_keeps_its_promise(name: str) -> None:
+    K, N, act, distance = SHIPPED[name]
+    report = verify_scheme(
+        SCHEMES / f"{name}.npy", num_classes=K, length=N, act=act, min_distance=distance, max_spread=0
+    )
+    assert report.passed, report.failures
+    assert report.record is not None
+
+
+@pytest.mark.parametrize("name", TABLE4)
+def test_cifar10_schemes_are_table_4_word_for_word(name: str) -> None:
+    table = CodingScheme.load(SCHEMES / f"{name}.npy").table
+    assert ["".join(map(str, row)) for row in table] == TABLE4[name].split()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_command_in_the_record_makes_the_file_again(name: str, tmp_path: Path) -> None:
+    record = json.loads((SCHEMES / f"{name}.json").read_text())
+    command = shlex.split(record["command"])
+    assert command[0] == "codedtool"
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--quiet"],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "schemes" / f"{name}.npy").read_bytes() == (SCHEMES / f"{name}.npy").read_bytes()
+
+
+def test_readme_gives_every_command_of_a_shipped_scheme() -> None:
+    readme = (SCHEMES.parent / "README.md").read_text()
+    for name in SHIPPED:
+        assert json.loads((SCHEMES / f"{name}.json").read_text())["command"] in readme
