@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each; the median is printed")
     repeats = parser.parse_args().repeats
     print(describe_machine("numpy", "numba", "ortools"))
-    print("\n| (N, act, H) | words | G | reference s | ours s | ours / reference |\n|---|---|---|---|---|---|")
+    print("\n| (N, act, H) | words | G | reference s | ours s | reference / ours |\n|---|---|---|---|---|---|")
     for parameters, size in KNOWN_ANSWERS.items():
         print(compare_engines(parameters, size, repeats), flush=True)
     print(
@@ -83,9 +83,7 @@ def compare_engines(parameters: tuple[int, int, int], size: int, repeats: int) -
         if len(reference_seconds) == repeats:
             break
     reference, ours = median(reference_seconds), median(our_seconds)
-    return (
-        f"| {parameters} | {found.num_words:,} | {size:,} | {reference:.4f} | {ours:.4f} | 1/{reference / ours:.1f} |"
-    )
+    return f"| {parameters} | {found.num_words:,} | {size:,} | {reference:.5f} | {ours:.5f} | {reference / ours:.2g} |"
 
 
 def measure_scheme(scheme: tuple[int, int, int, int], repeats: int) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-StopReason = Literal["time limit", "interrupted"]
+StopReason = Literal["time limit", "interrupted", "word limit"]
 
 
 class Progress(Protocol):

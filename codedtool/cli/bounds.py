@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codedtool.cli.session import Json, Quiet, print_json, progress_display, verb
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.bounds import UpperBound
@@ -35,7 +36,7 @@ def bounds(
                 "N": length,
                 "act": act,
                 "highest_not_excluded": highest,
-                "bounds": [bound.to_json() for bound in table],
+                "bounds": [asdict(bound) for bound in table],
             }
         )
     _print_table(table, num_classes, to_stderr=json_output)
@@ -48,7 +49,6 @@ def bounds(
 
 def _print_table(table: list[UpperBound], num_classes: int, *, to_stderr: bool) -> None:
     """One row per even distance."""
-    from rich.console import Console
     from rich.table import Table
 
     rows = Table("H", "Johnson", "pair counting", "Delsarte", "at most", f"K={num_classes}", box=None)
@@ -61,4 +61,4 @@ def _print_table(table: list[UpperBound], num_classes: int, *, to_stderr: bool) 
             str(bound.best),
             "not excluded" if bound.best >= num_classes else "impossible",
         )
-    Console(stderr=to_stderr, highlight=False).print(rows)
+    print_table(rows, to_stderr=to_stderr)

@@ -74,13 +74,9 @@ def scheme(
     from codedtool.coding.search import SearchInterrupted, find_scheme, scheme_from_words
 
     budget = Budget(time_limit)
-    with progress_display(quiet=quiet) as progress, interruptible(budget):
-        if words is not None:
-            if distance == "max":
-                raise InputError("--words takes a number for --hmin, not max: given words are checked, not searched")
-            result = scheme_from_words(words.split(","), num_classes, length, act, distance, progress=progress)
-        else:
-            try:
+    try:
+        with progress_display(quiet=quiet) as progress, interruptible(budget):
+            if words is None:
                 result = find_scheme(
                     num_classes,
                     length,
@@ -92,9 +88,14 @@ def scheme(
                     budget=budget,
                     progress=progress,
                 )
-            except SearchInterrupted as interruption:
-                _save_partial(interruption.best, target)
-                raise typer.Exit(EXIT_INTERRUPTED) from None
+            elif distance == "max":
+                raise InputError("--words takes a number for --hmin, not max: given words are checked, not searched")
+            else:
+                result = scheme_from_words(words.split(","), num_classes, length, act, distance, progress=progress)
+    except SearchInterrupted as interruption:
+        # Outside of `interruptible`, whose alarm must not cut the saving short.
+        _save_partial(interruption.best, target)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     if target is None:
         target = default_path(num_classes, length, act, result.scheme.min_distance)
     result.scheme.save(target, provenance=_provenance(result), force=force)

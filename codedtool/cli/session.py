@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from types import FrameType
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
 from codedtool.budget import Budget, Progress, silent
 from codedtool.errors import CodedtoolError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -26,7 +29,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stder
 EXIT_INTERRUPTED = 130
 
 # After Ctrl-C, work that polls its budget gets this long to hand over its best result before it is cut off.
-_GRACE_SECONDS = 0.7
+_GRACE_SECONDS = 0.35
 
 _PLAIN_LINE_EVERY = 5.0
 
@@ -66,6 +69,14 @@ def print_json(document: Any) -> None:
 def say(message: str, *, to_stderr: bool) -> None:
     """Print one line for people: on stdout, or on stderr when stdout belongs to a JSON document."""
     typer.echo(message, err=to_stderr)
+
+
+def print_table(table: Table, *, to_stderr: bool) -> None:
+    """Print a rich table, at a terminal's width; into a pipe or file, as wide as it needs."""
+    from rich.console import Console
+
+    stream = sys.stderr if to_stderr else sys.stdout
+    Console(file=stream, highlight=False, width=None if stream.isatty() else 240).print(table)
 
 
 @contextmanager

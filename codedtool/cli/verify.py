@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codedtool.cli.session import Json, Quiet, print_json, progress_display, verb
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.verify import VerifyReport
@@ -67,34 +67,32 @@ def verify(
 
 def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
     """One row per file, then every failure in a line of its own and the verdict."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=to_stderr, highlight=False)
-    table = Table("file", "K", "N", "act", "H_min", "pairs", "sums", "spread", "distances", "JSON", "verdict", box=None)
+    table = Table("file", "K", "N", "act", "A", "B: sums", "C: H_min", "distance:pairs", "JSON", "verdict", box=None)
     for report in reports:
         verdict = "ok" if report.passed else "FAILED"
         scheme = report.scheme
         if scheme is None:
-            table.add_row(str(report.path), *["-"] * 9, verdict)
+            table.add_row(str(report.path), *["-"] * 8, verdict)
             continue
-        histogram = scheme.distance_histogram
+        failed = {check.rule for check in report.failures}
+        marks = {rule: "FAILED" if rule in failed else "ok" for rule in ("A", "B", "C", "JSON")}
         table.add_row(
             str(report.path),
             str(scheme.num_classes),
             str(scheme.length),
             str(scheme.act),
-            str(scheme.min_distance),
-            str(scheme.pairs_at_min),
-            f"{scheme.s_min}..{scheme.s_max}",
-            str(scheme.spread),
-            " ".join(f"{distance}:{pairs}" for distance, pairs in histogram.items()),
-            "-" if report.record is None else "yes",
+            marks["A"],
+            f"{marks['B']} {scheme.s_min}..{scheme.s_max}",
+            f"{marks['C']} {scheme.min_distance}",
+            " ".join(f"{distance}:{pairs}" for distance, pairs in scheme.distance_histogram.items()),
+            "none" if report.record is None and marks["JSON"] == "ok" else marks["JSON"],
             verdict,
         )
-    console.print(table)
+    print_table(table, to_stderr=to_stderr)
     for report in reports:
         for check in report.failures:
             typer.echo(f"{report.path}: {check.rule}: {check.detail}", err=True)
-    failed = sum(not report.passed for report in reports)
-    typer.echo(f"{len(reports) - failed} passed, {failed} failed", err=to_stderr)
+    num_failed = sum(not report.passed for report in reports)
+    typer.echo(f"{len(reports) - num_failed} passed, {num_failed} failed", err=to_stderr)

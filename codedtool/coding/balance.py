@@ -39,7 +39,7 @@ _MOST_OUTSIDE = 1400
 
 # How often stages 2 and 3 are tried, and how many third swaps a try looks at.
 _ATTEMPTS = 30
-_TARGETS = 100
+_TARGETS = 400
 _PERTURBATION_SWAPS = 8
 _PERTURBATION_STEPS = 40
 
@@ -324,8 +324,9 @@ class _Balance:
         changes = np.empty(len(inside) * len(outside), dtype=np.int64)
         balance_kernels.swap_changes(self.words, self.length, self.act, inside, outside, self.dots, changes)
         num_targets = min(_TARGETS, len(changes))
-        least = np.argpartition(changes, num_targets - 1)[:num_targets]
-        for place in least[np.lexsort((least, changes[least]))].tolist():
+        # Not argpartition: which of several equal swaps it returns depends on the processor.
+        least = np.flatnonzero(changes <= np.partition(changes, num_targets - 1)[num_targets - 1])
+        for place in least[np.argsort(changes[least], kind="stable")[:num_targets]].tolist():
             if self._stopped():
                 return False
             out, into = int(inside[place // len(outside)]), int(outside[place % len(outside)])
@@ -363,15 +364,20 @@ class _PairTable:
         inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
         self.inside = inside[np.argsort(-degrees[inside], kind="stable")[:_MOST_INSIDE]]
         self.outside = outside[np.argsort(degrees[outside], kind="stable")[:_MOST_OUTSIDE]]
+        self._inside_hashes = balance.word_hashes[self.inside]
         num_pairs = len(self.outside) * (len(self.outside) - 1) // 2
-        self._keys = np.zeros(1 << max(6, (2 * num_pairs).bit_length()), dtype=np.uint64)
-        self._places = np.full(len(self._keys), -1, dtype=np.int32)
-        self._sieve = np.zeros(max(1, len(self._keys) * 8 // 64), dtype=np.uint64)
-        balance_kernels.hash_pairs(balance.word_hashes, self.outside, self._sieve, self._keys, self._places)
+        self._slot_bits = max(6, (2 * num_pairs).bit_length())
+        self._sieve_bits = self._slot_bits + 4
+        self._keys = np.zeros(1 << self._slot_bits, dtype=np.uint64)
+        self._places = np.full(1 << self._slot_bits, -1, dtype=np.int32)
+        self._sieve = np.zeros(1 << (self._sieve_bits - 6), dtype=np.uint64)
+        balance_kernels.hash_pairs(
+            balance.word_hashes[self.outside], self._slot_bits, self._sieve_bits, self._sieve, self._keys, self._places
+        )
         self._found = np.zeros(4, dtype=np.int64)
 
     def look_up(self, wanted_N: NDArray[np.int64], out: int = -1, into: int = -1) -> int | None:
-        """New pairs at H_min by the best double swap that adds ``wanted_N`` and spares ``out`` and ``into``, or None."""
+        """New pairs at H_min by the best double swap that adds ``wanted_N``, sparing ``out`` and ``into``; or None."""
         from codedtool.coding import balance_kernels
 
         balance = self._balance
@@ -383,9 +389,11 @@ class _PairTable:
             (wanted_N.astype(np.uint64) * balance.column_hashes).sum(dtype=np.uint64),
             out,
             into,
-            balance.word_hashes,
             self.inside,
+            self._inside_hashes,
             self.outside,
+            self._slot_bits,
+            self._sieve_bits,
             self._sieve,
             self._keys,
             self._places,
