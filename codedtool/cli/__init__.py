@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from codedtool import __version__
+from codedtool.cli import bounds, scheme, verify
 
 app = typer.Typer(
     name="codedtool",

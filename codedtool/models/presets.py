@@ -1,0 +1,229 @@
+"""The networks of table 1, their plain controls, a tiny one, and which scheme codes which stage."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
+from codedtool.models.network import CodedResNeXt, Stage
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One architecture.
+
+    Attributes:
+        stages: name -> stage, in order.
+        num_subnns: N.
+        ratios: coded stage -> r; a plain control has none.
+        num_classes: K of the data set it was made for.
+        stem, stem_channels: as for `CodedResNeXt`.
+    """
+
+    stages: Mapping[str, Stage]
+    num_subnns: int
+    ratios: Mapping[str, Fraction]
+    num_classes: int
+    stem: Literal["cifar", "imagenet"]
+    stem_channels: int
+
+
+def _cifar(num_classes: int, num_subnns: int, widths: Sequence[int], ratios: Mapping[str, Fraction]) -> Preset:
+    stages = {
+        f"s{number + 1}": Stage(256 << number, width, num_blocks=3, stride=1 if number == 0 else 2)
+        for number, width in enumerate(widths)
+    }
+    return Preset(stages, num_subnns, ratios, num_classes, "cifar", 64)
+
+
+def _imagenet(ratios: Mapping[str, Fraction]) -> Preset:
+    stages = {
+        f"s{number + 1}": Stage(256 << number, 4 << number, num_blocks=blocks, stride=1 if number == 0 else 2)
+        for number, blocks in enumerate((3, 4, 6, 3))
+    }
+    return Preset(stages, 32, ratios, 1000, "imagenet", 64)
+
+
+def _tiny(ratios: Mapping[str, Fraction]) -> Preset:
+    stages = {
+        "s1": Stage(32, 2, num_blocks=1, stride=1),
+        "s2": Stage(64, 4, num_blocks=2, stride=2),
+        "s3": Stage(128, 8, num_blocks=2, stride=1),
+    }
+    return Preset(stages, 10, ratios, 10, "cifar", 16)
+
+
+_C10 = {"s2": Fraction(5, 10), "s3": Fraction(3, 10)}
+_C100 = {"s2": Fraction(8, 20), "s3": Fraction(4, 20)}
+_IMAGENET = {"s3": Fraction(16, 32), "s4": Fraction(8, 32)}
+
+# Table 1; each coded network is followed by its plain control, the same network with r = 1 everywhere.
+PRESETS: dict[str, Preset] = {
+    "coded_resnext29_10x11d": _cifar(10, 10, (11, 22, 44), _C10),
+    "resnext29_10x11d": _cifar(10, 10, (11, 22, 44), {}),
+    "coded_resnext29_20x6d": _cifar(100, 20, (6, 12, 24), _C100),
+    "resnext29_20x6d": _cifar(100, 20, (6, 12, 24), {}),
+    "coded_resnext50_32x4d": _imagenet(_IMAGENET),
+    "resnext50_32x4d": _imagenet({}),
+    "coded_resnext_tiny": _tiny(_C10),
+    "resnext_tiny": _tiny({}),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called ``name``; InputError names the nearest one."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"--preset {name!r} is none of {', '.join(PRESETS)}{hint}")
+    return PRESETS[name]
+
+
+def preset_for(scheme: CodingScheme) -> str:
+    """The first full-size coded preset with this scheme's N that has its ratio.
+
+    Raises:
+        InputError: none has; names what the presets have.
+    """
+    for name, preset in PRESETS.items():
+        if preset.num_subnns == scheme.length and scheme.ratio in preset.ratios.values():
+            return name
+    known = ", ".join(
+        f"{name}: N={preset.num_subnns}, r={_listed(preset)}" for name, preset in PRESETS.items() if preset.ratios
+    )
+    raise InputError(
+        f"no preset has N={scheme.length} and a stage of ratio {scheme.act}/{scheme.length} ({known}); "
+        "name one with --preset and the stages with --stages"
+    )
+
+
+def build_network(
+    preset: str,
+    schemes: Mapping[str, CodingScheme] | Sequence[CodingScheme] = (),
+    *,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    exponent: float = 4.0,
+) -> CodedResNeXt:
+    """A network of table 1 with new weights from torch's random state, in training mode, on the CPU.
+
+    Args:
+        preset: a name in `PRESETS`.
+        schemes: stage -> scheme; or schemes alone, each of which then codes the stage of its ratio.
+        num_classes: K; None: the schemes' K, or the preset's where there are none.
+        in_channels: channels of an image.
+        exponent: of the coding loss.
+
+    Raises:
+        InputError: an unknown preset or stage, or a scheme that does not fit (see `assign_schemes`).
+    """
+    found = get_preset(preset)
+    if not isinstance(schemes, Mapping):
+        schemes = assign_schemes(preset, schemes, uncoded_stages=found.stages) if schemes else {}
+    for stage, scheme in schemes.items():
+        _check_fits(preset, found, stage, scheme)
+    classes = {scheme.num_classes for scheme in schemes.values()}
+    if num_classes is not None:
+        classes.add(num_classes)
+    if len(classes) > 1:
+        raise InputError(
+            f"the schemes and the data disagree about K: {sorted(classes)}; row k of every scheme is class k"
+        )
+    return CodedResNeXt(
+        found.stages,
+        found.num_subnns,
+        {stage: schemes[stage] for stage in found.stages if stage in schemes},
+        num_classes=classes.pop() if classes else found.num_classes,
+        stem=found.stem,
+        stem_channels=found.stem_channels,
+        in_channels=in_channels,
+        exponent=exponent,
+    )
+
+
+def assign_schemes(
+    preset: str,
+    schemes: Sequence[CodingScheme],
+    *,
+    stages: Sequence[str] | None = None,
+    uncoded_stages: Iterable[str] = (),
+    sibling: Callable[[str, Fraction], CodingScheme | None] | None = None,
+) -> dict[str, CodingScheme]:
+    """Which scheme codes which stage.
+
+    Args:
+        preset: a name in `PRESETS`.
+        schemes: each codes the stage whose ratio r it has, or the stage at its place in ``stages``.
+        stages: one stage name per scheme, for ratios that the preset does not have.
+        uncoded_stages: stages that stay plain though the preset codes them, unless a scheme is given for them.
+        sibling: asked for the scheme of a coded stage that got none, by (stage, ratio); returns None if it has none.
+
+    Raises:
+        InputError: another N than the preset's, different K, two schemes for one stage, a ratio or stage that the
+            preset does not have, or a coded stage left without a scheme.
+    """
+    found = get_preset(preset)
+    uncoded = set(uncoded_stages)
+    for stage in uncoded:
+        _check_stage(preset, found, stage)
+    if stages is not None and len(stages) != len(schemes):
+        raise InputError(f"--stages names {len(stages)} stages for {len(schemes)} schemes; give one per --scheme")
+    assigned: dict[str, CodingScheme] = {}
+    for number, scheme in enumerate(schemes):
+        stage = stages[number] if stages is not None else _stage_of_ratio(preset, found, scheme)
+        _check_fits(preset, found, stage, scheme)
+        if stage in assigned:
+            raise InputError(f"two schemes are given for stage {stage}; name their stages with --stages")
+        assigned[stage] = scheme
+    for stage, ratio in found.ratios.items():
+        if stage in assigned or stage in uncoded:
+            continue
+        scheme_or_none = sibling(stage, ratio) if sibling is not None else None
+        if scheme_or_none is None:
+            raise InputError(
+                f"stage {stage} of {preset} has ratio {_ratio(ratio, found.num_subnns)} and no scheme: give one more "
+                f"--scheme, or leave the stage plain with --uncoded-stages {stage}"
+            )
+        _check_fits(preset, found, stage, scheme_or_none)
+        assigned[stage] = scheme_or_none
+    if len({scheme.num_classes for scheme in assigned.values()}) > 1:
+        counts = ", ".join(f"{stage}: K={scheme.num_classes}" for stage, scheme in assigned.items())
+        raise InputError(f"the schemes have different numbers of classes ({counts}); row k of every scheme is class k")
+    return {stage: assigned[stage] for stage in found.stages if stage in assigned}
+
+
+def _stage_of_ratio(preset: str, found: Preset, scheme: CodingScheme) -> str:
+    for stage, ratio in found.ratios.items():
+        if ratio == scheme.ratio:
+            return stage
+    raise InputError(
+        f"{preset} has no stage of ratio {scheme.act}/{scheme.length} (it has {_listed(found)}); "
+        f"name the stage that this scheme codes with --stages ({', '.join(found.stages)})"
+    )
+
+
+def _check_stage(preset: str, found: Preset, stage: str) -> None:
+    if stage not in found.stages:
+        raise InputError(f"{preset} has no stage {stage!r}; its stages are {', '.join(found.stages)}")
+
+
+def _check_fits(preset: str, found: Preset, stage: str, scheme: CodingScheme) -> None:
+    _check_stage(preset, found, stage)
+    if scheme.length != found.num_subnns:
+        raise InputError(
+            f"{preset} has N={found.num_subnns} subNNs per block, this scheme has N={scheme.length}; "
+            "choose another --preset or --scheme"
+        )
+
+
+def _listed(found: Preset) -> str:
+    return ", ".join(f"{stage} {_ratio(ratio, found.num_subnns)}" for stage, ratio in found.ratios.items()) or "none"
+
+
+def _ratio(ratio: Fraction, num_subnns: int) -> str:
+    return f"{ratio * num_subnns}/{num_subnns}"

@@ -1,0 +1,160 @@
+"""The coded block without its N outputs against the literal equations, in float64: outputs, loss and every gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codedtool.coding.scheme import CodingScheme
+from codedtool.models.coded_sum import CodedSum
+from codedtool.models.energy import ENERGY_EPS, nearest_codeword, normalize_energies, subnn_energies
+from tests.literal import literal_coded_sum
+
+
+def random_scheme(rng: np.random.Generator, K: int, N: int, act: int) -> CodingScheme:
+    rows: set[tuple[int, ...]] = set()
+    while len(rows) < K:
+        row = np.zeros(N, dtype=np.uint8)
+        row[rng.choice(N, act, replace=False)] = 1
+        rows.add(tuple(row.tolist()))
+    return CodingScheme(np.array(sorted(rows), dtype=np.uint8))
+
+
+def masks(seed: int, batch: int, N: int, drop: bool, keep: str) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, torch.Tensor] = {}
+    if drop:
+        found["drop_mask"] = (torch.rand(batch, N, generator=generator) > 0.3).double() / 0.7
+    if keep != "none":
+        shape = (N,) if keep == "one" else (batch, N)
+        mask = (torch.rand(shape, generator=generator) > 0.4).double()
+        mask[..., 0] = 1  # at least one subNN stays
+        found["keep_mask"] = mask
+    return found
+
+
+def relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.detach() - other.detach()).abs().max() / other.abs().max().clamp_min(1e-30))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    batch=st.integers(1, 4),
+    N=st.sampled_from([4, 5, 10]),
+    d=st.integers(1, 5),
+    C=st.sampled_from([1, 3, 16]),
+    pixels=st.sampled_from([(1, 1), (3, 2), (4, 4)]),
+    drop=st.booleans(),
+    keep=st.sampled_from(["none", "one", "each"]),
+    exponent=st.sampled_from([2.0, 4.0]),
+    channels_last=st.booleans(),
+)
+def test_equals_the_literal_equations(
+    seed: int,
+    batch: int,
+    N: int,
+    d: int,
+    C: int,
+    pixels: tuple[int, int],
+    drop: bool,
+    keep: str,
+    exponent: float,
+    channels_last: bool,
+) -> None:
+    torch.manual_seed(seed)
+    scheme = random_scheme(np.random.default_rng(seed), 4, N, 2)
+    module = CodedSum(d, C, scheme, exponent=exponent).double()
+    targets = torch.randint(0, 4, (batch,))
+    h = torch.randn(batch, N * d, *pixels, dtype=torch.float64)
+    if channels_last:
+        h = h.to(memory_format=torch.channels_last)
+    given_masks = masks(seed, batch, N, drop, keep)
+    direction = torch.randn(batch, C, *pixels, dtype=torch.float64)
+
+    h_ours = h.clone().requires_grad_()
+    ours = module(h_ours, targets, **given_masks)
+    assert ours.loss is not None
+    ((ours.sum * direction).sum() + 6 * ours.loss).backward()
+
+    h_literal = h.clone().requires_grad_()
+    weight = module.conv.weight.detach().clone().requires_grad_()
+    table = torch.tensor(scheme.table, dtype=torch.float64)
+    total, energies, loss = literal_coded_sum(
+        h_literal, weight, table, targets, original_subnns=N, exponent=exponent, eps=ENERGY_EPS, **given_masks
+    )
+    ((total * direction).sum() + 6 * loss).backward()
+
+    assert relative(ours.sum, total) < 1e-9
+    assert relative(ours.energies, energies) < 1e-9
+    assert relative(ours.loss, loss) < 1e-9
+    assert h_ours.grad is not None
+    assert h_literal.grad is not None
+    assert module.conv.weight.grad is not None
+    assert weight.grad is not None
+    assert relative(h_ours.grad, h_literal.grad) < 1e-9
+    assert relative(module.conv.weight.grad, weight.grad) < 1e-9
+
+
+def test_the_energy_guard_has_no_visible_effect_on_a_working_signal() -> None:
+    torch.manual_seed(0)
+    scheme = random_scheme(np.random.default_rng(0), 4, 10, 3)
+    module = CodedSum(4, 32, scheme).double()
+    h = torch.randn(8, 40, 4, 4, dtype=torch.float64)
+    targets = torch.arange(8) % 4
+    table = torch.tensor(scheme.table, dtype=torch.float64)
+    total, _, loss = literal_coded_sum(h, module.conv.weight, table, targets, original_subnns=10, eps=0.0)
+    ours = module(h, targets)
+    assert relative(ours.sum, total) < 1e-10
+    assert relative(ours.loss, loss) < 1e-10
+
+
+def test_energies_sum_to_n_and_a_zero_signal_stays_finite() -> None:
+    torch.manual_seed(0)
+    scheme = random_scheme(np.random.default_rng(1), 4, 10, 3)
+    module = CodedSum(2, 8, scheme)
+    h = torch.randn(3, 20, 4, 4)
+    h[1] = 0
+    h.requires_grad_()
+    out = module(h, torch.tensor([0, 1, 2]))
+    assert out.loss is not None
+    torch.testing.assert_close(out.energies.sum(dim=1), torch.tensor([10.0, 0.0, 10.0]))
+    (out.sum.sum() + out.loss).backward()
+    for tensor in (out.sum, out.loss, h.grad, module.conv.weight.grad):
+        assert tensor is not None
+        assert torch.isfinite(tensor).all()
+    assert (out.sum[1] == 0).all()
+
+
+def test_survivors_of_a_removal_are_amplified_to_the_whole_energy() -> None:
+    energies = torch.tensor([[4.0, 0.0, 0.0, 4.0]])
+    normalized, inverse_root = normalize_energies(energies, 4)
+    torch.testing.assert_close(normalized, torch.tensor([[2.0, 0.0, 0.0, 2.0]]))
+    torch.testing.assert_close(inverse_root, torch.tensor([[2.0**-0.5]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_energies_are_float32_under_autocast(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    h = torch.randn(2, 40, 8, 8)
+    weight = torch.randn(64, 40, 1, 1)
+    exact = subnn_energies(h.to(dtype).double(), weight.double(), 10)
+    with torch.autocast("cpu", dtype=dtype):
+        energies = subnn_energies(h.to(dtype), weight, 10)
+    assert energies.dtype == torch.float32
+    assert relative(energies.double(), exact) < 1e-5
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_the_early_decoder_is_the_nearest_codeword(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scheme = random_scheme(rng, 6, 8, 3)
+    energies = rng.random((5, 8))
+    scaled = energies / energies.sum(axis=1, keepdims=True) * 3
+    distances = ((scaled[:, None] - scheme.table[None]) ** 2).sum(axis=2)
+    ours = nearest_codeword(torch.tensor(energies), torch.tensor(scheme.table))
+    assert ours.tolist() == distances.argmin(axis=1).tolist()

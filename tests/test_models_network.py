@@ -1,0 +1,202 @@
+"""The networks of table 1: sizes, forward passes, masks, pruning, and which scheme codes which stage."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
+from codedtool.models import CodedResNeXt, assign_schemes, build_network, preset_for
+from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
+
+SCHEMES = Path(__file__).parent.parent / "schemes"
+
+
+def load(name: str) -> CodingScheme:
+    return CodingScheme.load(SCHEMES / f"{name}.npy")
+
+
+# preset -> schemes, parameters, parameters of a binary classifier (EXPERIMENTS: exact counts), parameters per stage.
+TABLE1 = {
+    "coded_resnext29_10x11d": (("c10_5of10", "c10_3of10"), 4_638_926, 2_149_034, (0.2, 0.9, 3.5)),
+    "coded_resnext29_20x6d": (("c100_8of20", "c100_4of20"), 4_749_136, 1_777_744, (0.2, 0.9, 3.5)),
+    "coded_resnext50_32x4d": (("in1k_16of32", "in1k_8of32"), 25_027_904, 10_416_448, (0.2, 1.2, 7.0, 14.5)),
+}
+
+
+def build(preset: str) -> CodedResNeXt:
+    return build_network(preset, [load(name) for name in TABLE1[preset][0]])
+
+
+def randomize(network: CodedResNeXt) -> CodedResNeXt:
+    """Weights and statistics as after some training: the last BatchNorms no longer hide the blocks."""
+    generator = torch.Generator().manual_seed(5)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.running_mean, -0.5)):
+                tensor.data = torch.rand(tensor.shape, generator=generator) + low
+    return network.eval()
+
+
+@pytest.mark.parametrize("preset", TABLE1)
+def test_parameter_counts_are_exact(preset: str) -> None:
+    _, total, of_classifier, per_stage = TABLE1[preset]
+    network = build(preset)
+    assert sum(parameter.numel() for parameter in network.parameters()) == total
+    plain = build_network(preset.removeprefix("coded_"))
+    assert sum(parameter.numel() for parameter in plain.parameters()) == total
+    classifier = extract_binary_classifier(network, 0)
+    assert sum(parameter.numel() for parameter in classifier.parameters()) == of_classifier
+    sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in network.blocks]
+    counts = (3, 4, 6, 3) if len(per_stage) == 4 else (3, 3, 3)
+    ends = np.cumsum(counts)
+    for stage, millions in enumerate(per_stage):
+        size = sum(sizes[ends[stage] - counts[stage] : ends[stage]])
+        assert size / 1e6 == pytest.approx(millions, abs=0.1)  # table 1 says "approximately"
+
+
+def test_forward_needs_no_labels_and_gives_every_part() -> None:
+    network = build("coded_resnext29_10x11d")
+    x = torch.randn(2, 3, 32, 32)
+    output = network(x)
+    assert output.logits.shape == (2, 10)
+    assert output.coding_losses == ()
+    assert [energies.shape for energies in output.energies] == [(2, 10)] * 6
+    with_targets = network(x, torch.tensor([0, 9]))
+    assert len(with_targets.coding_losses) == 6
+    assert network.block_names == ("s2.1", "s2.2", "s2.3", "s3.1", "s3.2", "s3.3")
+    assert network.drop_group_lengths == (10, 10)
+    assert network.drop_groups == (0, 0, 0, 1, 1, 1)
+    assert [prediction.shape for prediction in network.decode(output.energies)] == [(2,)] * 6
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network = build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1)
+    for block in network.blocks:
+        torch.nn.init.ones_(block.expand_bn.weight)
+    output = network(torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]))
+    (output.logits.logsumexp(1).sum() + 6 * torch.stack(output.coding_losses).sum()).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_consecutive_blocks_with_one_scheme_share_a_drop_group() -> None:
+    scheme = load("c10_5of10")
+    network = build_network("coded_resnext_tiny", {"s2": scheme, "s3": scheme})
+    assert network.drop_group_lengths == (10,)
+    assert network.drop_groups == (0, 0, 0, 0)
+
+
+def test_drop_masks_change_the_output_and_not_the_first_energies() -> None:
+    network = randomize(build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1))
+    x = torch.randn(3, 1, 8, 8)
+    drop = [torch.ones(3, 10), torch.ones(3, 10)]
+    drop[0][:, :4] = 0
+    whole, dropped = network(x), network(x, drop_masks=drop)
+    torch.testing.assert_close(dropped.energies[0], whole.energies[0])
+    assert not torch.allclose(dropped.logits, whole.logits)
+    torch.testing.assert_close(network(x, drop_masks=[torch.ones(3, 10)] * 2).logits, whole.logits)
+
+
+@pytest.mark.parametrize("preset", [*TABLE1, "coded_resnext_tiny"])
+def test_pruned_equals_masked(preset: str) -> None:
+    names = TABLE1.get(preset, (("c10_5of10", "c10_3of10"),))[0]
+    network = randomize(build_network(preset, [load(name) for name in names]))
+    size = 64 if "50" in preset else 32
+    x = torch.randn(2, 3, size, size)
+    for k in (0, network.num_classes - 1):
+        with torch.no_grad():
+            masked = network(x, keep_masks=keep_masks_of_class(network, k)).logits[:, k]
+            pruned = extract_binary_classifier(network, k)(x).logits[:, 0]
+        assert (masked - pruned).abs().max() <= 1e-5 * masked.abs().max().clamp_min(1)
+    with pytest.raises(InputError, match="does not exist"):
+        extract_binary_classifier(network, network.num_classes)
+
+
+def test_channels_last_gives_the_same_numbers() -> None:
+    network = randomize(build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")])).double()
+    x, targets = torch.randn(2, 3, 16, 16, dtype=torch.float64), torch.tensor([3, 4])
+    first = network(x, targets)
+    second = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last), targets)
+    torch.testing.assert_close(first.logits, second.logits)
+    torch.testing.assert_close(first.coding_losses, second.coding_losses)
+
+
+@pytest.mark.slow
+def test_compiles_without_graph_breaks() -> None:
+    network = build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1)
+    for block in network.blocks:
+        torch.nn.init.ones_(block.expand_bn.weight)
+    network.eval()
+    x, targets = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
+    drop = [torch.full((4, 10), 1.25), torch.full((4, 10), 1.25)]
+
+    def gradients(run: torch.nn.Module) -> list[torch.Tensor]:
+        network.zero_grad()
+        output = run(x, targets, drop_masks=drop)
+        (output.logits.square().sum() + torch.stack(output.coding_losses).sum()).backward()
+        return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+
+    eager = gradients(network)
+    compiled = gradients(torch.compile(network, fullgraph=True))
+    for one, other in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_trains_under_autocast_with_float32_energies(dtype: torch.dtype) -> None:
+    network = build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1)
+    with torch.autocast("cpu", dtype=dtype):
+        output = network(torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), drop_masks=[torch.ones(4, 10)] * 2)
+    assert {energies.dtype for energies in output.energies} == {torch.float32}
+    assert {loss.dtype for loss in output.coding_losses} == {torch.float32}
+    (output.logits.float().sum() + torch.stack(output.coding_losses).sum()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_schemes_go_to_the_stages_of_their_ratios() -> None:
+    five, three = load("c10_5of10"), load("c10_3of10")
+    preset = "coded_resnext29_10x11d"
+    assert assign_schemes(preset, [three, five]) == {"s2": five, "s3": three}
+    assert assign_schemes(preset, [three], sibling=lambda stage, ratio: five) == {"s2": five, "s3": three}
+    assert assign_schemes(preset, [three], uncoded_stages=["s2"]) == {"s3": three}
+    assert assign_schemes(preset, [three, five], stages=["s1", "s2"], uncoded_stages=["s3"]) == {
+        "s1": three,
+        "s2": five,
+    }
+    assert preset_for(load("c100_4of20")) == "coded_resnext29_20x6d"
+    assert preset_for(load("in1k_8of32")) == "coded_resnext50_32x4d"
+    asked: list[tuple[str, Fraction]] = []
+    with pytest.raises(InputError, match="stage s2 .* has ratio 5/10 and no scheme"):
+        assign_schemes(preset, [three], sibling=lambda stage, ratio: asked.append((stage, ratio)))  # type: ignore[func-returns-value]
+    assert asked == [("s2", Fraction(1, 2))]
+
+
+def test_what_does_not_fit_is_named() -> None:
+    five, three, other = load("c10_5of10"), load("c10_3of10"), load("c100_4of20")
+    preset = "coded_resnext29_10x11d"
+    with pytest.raises(InputError, match="did you mean coded_resnext29_10x11d"):
+        build_network("coded_resnext29_10x1d")
+    with pytest.raises(InputError, match="N=10 subNNs per block, this scheme has N=20"):
+        build_network(preset, {"s2": other})
+    with pytest.raises(InputError, match="no stage of ratio 4/20"):
+        assign_schemes(preset, [other])
+    with pytest.raises(InputError, match="no stage 's9'"):
+        assign_schemes(preset, [five], stages=["s9"])
+    with pytest.raises(InputError, match="two schemes are given for stage s2"):
+        assign_schemes(preset, [five, five])
+    with pytest.raises(InputError, match="--stages names 1 stages for 2 schemes"):
+        assign_schemes(preset, [five, three], stages=["s2"])
+    fewer = CodingScheme(three.table[:8])
+    with pytest.raises(InputError, match="different numbers of classes"):
+        assign_schemes(preset, [five, fewer])
+    with pytest.raises(InputError, match="disagree about K"):
+        build_network(preset, [five, three], num_classes=11)
+    with pytest.raises(InputError, match="no preset has N=10 and a stage of ratio 1/10"):
+        preset_for(CodingScheme(np.eye(10, dtype=np.uint8)))
