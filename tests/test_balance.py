@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codedtool.budget import Budget
+from codedtool.budget import Budget, StopReason
+from codedtool.coding import balance_kernels
 from codedtool.coding.balance import Selection, select_balanced
 from codedtool.coding.lexicode import lexicode
 from codedtool.coding.scheme import best_spread
@@ -111,6 +112,119 @@ def test_an_interrupted_choice_is_still_a_choice() -> None:
     found = select(1000, 32, 8, 6, 0, budget)
     assert found.stopped == "interrupted"
     check_figures(greedy(32, 8, 6), 32, 8, 1000, 6, found)
+
+
+class StoppingBudget(Budget):
+    """Interrupted the ``num_polls``-th time somebody asks, and from then on."""
+
+    def __init__(self, num_polls: int) -> None:
+        super().__init__()
+        self.polls_left = num_polls
+
+    def stop_reason(self) -> StopReason | None:
+        self.polls_left -= 1
+        if self.polls_left < 0:
+            self.interrupt()
+        return super().stop_reason()
+
+
+def test_wherever_it_is_interrupted_the_figures_are_those_of_its_choice() -> None:
+    words = greedy(32, 16, 10)
+    for num_polls in (1, 2, 5, 12, 40):
+        found = select(1000, 32, 16, 10, 3, StoppingBudget(num_polls))
+        assert found.stopped == "interrupted", num_polls
+        check_figures(words, 32, 16, 1000, 10, found)
+
+
+def test_a_limit_that_ends_after_the_choice_did_not_cut_it_short() -> None:
+    budget = StoppingBudget(10**9)
+    found = select(100, 20, 8, 8, 0, budget)
+    num_polls = 10**9 - budget.polls_left
+    again = select(100, 20, 8, 8, 0, StoppingBudget(num_polls))
+    assert (found.stopped, again.stopped) == (None, None)
+    assert np.array_equal(found.indices, again.indices)
+
+
+def test_swaps_keep_every_number_up_to_date() -> None:
+    words, N, act, overlap = greedy(20, 8, 8), 20, 8, 4
+    table = words_to_table(words, N).astype(np.int64)
+    random = np.random.default_rng(0)
+    is_chosen = np.zeros(len(words), dtype=np.bool_)
+    is_chosen[random.permutation(len(words))[:60]] = True
+
+    def counted() -> list[np.ndarray]:
+        residual = N * table[is_chosen].sum(axis=0) - 60 * act
+        near = np.bitwise_count(words[:, None] & words[None, :]) == overlap
+        return [residual, table @ residual, near[:, is_chosen].sum(axis=1)]
+
+    kept = counted()
+    for _ in range(50):
+        out, into = random.choice(np.flatnonzero(is_chosen)), random.choice(np.flatnonzero(~is_chosen))
+        balance_kernels.apply_swap(words, N, overlap, out, into, is_chosen, *kept)
+        assert is_chosen.sum() == 60
+        for number, recount in zip(kept, counted(), strict=True):
+            assert np.array_equal(number, recount)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000))
+def test_the_table_finds_a_double_swap_exactly_where_trying_all_finds_one(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    words, N, overlap = greedy(10, 5, 4), 10, 3
+    table = words_to_table(words, N).astype(np.int64)
+    order = random.permutation(len(words))
+    inside, outside = order[:8].copy(), order[8:].copy()
+    degrees = random.integers(0, 9, size=len(words))
+    # Half of the wishes are met by construction.
+    out, into = random.choice(inside, 2, replace=False), random.choice(outside, 2, replace=False)
+    wanted = table[into].sum(axis=0) - table[out].sum(axis=0) if seed % 2 else random.integers(-1, 2, size=N)
+    weights = random.integers(0, 1 << 63, size=N, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    hashes = (words_to_table(words, N) * weights).sum(axis=1, dtype=np.uint64)
+    spared_out, spared_into = int(inside[0]), int(outside[0])
+
+    def new_pairs(outs: tuple[int, int], ins: tuple[int, int]) -> int:
+        near = [np.bitwise_count(words[a] & words[b]) == overlap for a in outs for b in ins]
+        both = [np.bitwise_count(words[a] & words[b]) == overlap for a, b in (outs, ins)]
+        return int(degrees[list(ins)].sum() - degrees[list(outs)].sum()) + sum(both) - sum(near)
+
+    by_hand = [
+        new_pairs(outs, ins)
+        for outs in combinations(inside[1:].tolist(), 2)
+        for ins in combinations(outside[1:].tolist(), 2)
+        if np.array_equal(table[list(ins)].sum(axis=0) - table[list(outs)].sum(axis=0), wanted)
+    ]
+    keys, places = np.zeros(256, dtype=np.uint64), np.full(256, -1, dtype=np.int32)
+    sieve = np.zeros(1 << 6, dtype=np.uint64)
+    balance_kernels.hash_pairs(hashes[outside], 8, 12, sieve, keys, places)
+    found = np.zeros(4, dtype=np.int64)
+    pairs = balance_kernels.find_double_swap(
+        words,
+        N,
+        overlap,
+        wanted,
+        (wanted.astype(np.uint64) * weights).sum(dtype=np.uint64),
+        spared_out,
+        spared_into,
+        inside,
+        hashes[inside],
+        outside,
+        8,
+        12,
+        sieve,
+        keys,
+        places,
+        degrees,
+        found,
+    )
+    # Pairs to take with the same sum share one entry of the table, so the best may be hidden; one is always found
+    # unless the entry's pair is spared.
+    out_one, into_one, out_two, into_two = found.tolist()
+    if pairs < 1 << 62:
+        assert pairs in by_hand
+        assert pairs == new_pairs((out_one, out_two), (into_one, into_two))
+    sums = [tuple(table[list(ins)].sum(axis=0)) for ins in combinations(outside.tolist(), 2)]
+    if len(set(sums)) == len(sums):
+        assert pairs == min(by_hand, default=1 << 62)
 
 
 @settings(deadline=None, max_examples=60)

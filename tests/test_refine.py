@@ -27,6 +27,7 @@ def test_cifar10s_greedy_sets_are_proved_unbalanceable(act: int) -> None:
     assert result.status is RefineStatus.PROVED_IMPOSSIBLE
 
 
+# Table 4 has 20 and 30 pairs at distance 4; even columns allow no fewer than 10 and 30.
 @pytest.mark.parametrize(("act", "papers_pairs"), [(5, 20), (3, 30)])
 def test_all_words_hold_balanced_schemes_with_no_more_close_pairs_than_table_4(act: int, papers_pairs: int) -> None:
     found = search_all_words(10, act, 4, 10, spread=0, seed=0, budget=Budget(), deterministic_limit=60)

@@ -29,7 +29,7 @@ from codedtool.errors import InputError
 _PAIR_WEIGHT = 2
 
 # Words looked at by the first tabu search, which makes its steps about as long for a large G as for a small one.
-_TABU_WORK = 40_000_000
+_TABU_WORK = 80_000_000
 _TABU_STEPS = (300, 20_000)
 
 # Words whose pairs are looked up and entered into the table: they hold all of the paper's largest case, 1,000 chosen
@@ -38,7 +38,7 @@ _MOST_INSIDE = 1000
 _MOST_OUTSIDE = 1400
 
 # How often stages 2 and 3 are tried, and how many third swaps a try looks at.
-_ATTEMPTS = 30
+_ATTEMPTS = 20
 _TARGETS = 400
 _PERTURBATION_SWAPS = 8
 _PERTURBATION_STEPS = 40
@@ -59,7 +59,7 @@ class Selection:
         deviation: sum over columns of how far S_n lies outside the one or two values that even columns have.
         pairs_at_min: how many pairs of chosen words lie at exactly the minimum distance given.
         method: how they were chosen, in words.
-        stopped: why the choice ended before its own end, or None.
+        stopped: what cut the search short, or None.
     """
 
     indices: NDArray[np.int64]
@@ -125,6 +125,7 @@ class _Balance:
         self.target = best_spread(num_classes, length, act)
         self.random = np.random.default_rng(seed)
         self.budget, self.progress = budget, progress
+        self.stop_reason: StopReason | None = None
         # Any odd numbers make a hash that is linear in the words; random ones make collisions rare.
         column_hashes = self.random.integers(0, 1 << 63, size=length, dtype=np.uint64) << np.uint64(1) | np.uint64(1)
         self.column_hashes = column_hashes
@@ -140,7 +141,7 @@ class _Balance:
     def run(self) -> Selection:
         """All stages; returns the best choice seen."""
         self.progress("balancing columns", 0, None, "loading or compiling kernels")
-        self._restart_from(self.is_chosen)
+        self._count()
         self._report()
         least, most = _TABU_STEPS
         self._tabu(min(most, max(least, _TABU_WORK // len(self.words))))
@@ -173,7 +174,7 @@ class _Balance:
             deviation=deviation,
             pairs_at_min=distance_histogram(self.words[indices]).get(self.min_distance, 0),
             method=method,
-            stopped=self.budget.stop_reason(),
+            stopped=self.stop_reason,
         )
 
     def _unevenness(self, sums_N: NDArray[np.int64]) -> tuple[int, int]:
@@ -186,18 +187,19 @@ class _Balance:
         """Column sums of the present choice."""
         return (self.residual_N + self.num_classes * self.act) // self.length
 
-    def _restart_from(self, chosen: NDArray[np.bool_]) -> None:
-        """Make ``chosen`` the present choice and count everything that the kernels keep up to date."""
+    def _count(self) -> None:
+        """Count for the present choice everything that the kernels then keep up to date."""
         from codedtool.coding import balance_kernels
 
-        self.is_chosen = chosen.copy()
-        sums_N = self.table_MN[chosen].sum(axis=0, dtype=np.int64)
+        sums_N = self.table_MN[self.is_chosen].sum(axis=0, dtype=np.int64)
         self.residual_N = self.length * sums_N - self.num_classes * self.act
         self.dots = self.table_MN.astype(np.int64) @ self.residual_N
         self.degrees = np.zeros(len(self.words), dtype=np.int64)
-        indices = np.flatnonzero(chosen)
+        indices = np.flatnonzero(self.is_chosen)
         rows = max(1, _SLICE_WORK // len(self.words))
         for start in range(0, len(indices), rows):
+            if self._stopped():
+                break
             balance_kernels.add_degrees(self.words, indices[start : start + rows], self.overlap_at_min, self.degrees)
 
     def _figures(self) -> tuple[int, int, int]:
@@ -215,7 +217,8 @@ class _Balance:
         self.progress("balancing columns", 0, None, f"best spread {spread}")
 
     def _stopped(self) -> bool:
-        return self.budget.stop_reason() is not None
+        self.stop_reason = self.budget.stop_reason()
+        return self.stop_reason is not None
 
     def _swap(self, out: int, into: int) -> None:
         from codedtool.coding import balance_kernels
@@ -231,6 +234,12 @@ class _Balance:
             self.dots,
             self.degrees,
         )
+
+    def _return_to(self, chosen: NDArray[np.bool_]) -> None:
+        """Make ``chosen`` the present choice, swap by swap: it is seldom far away."""
+        outs, ins = np.flatnonzero(self.is_chosen & ~chosen), np.flatnonzero(chosen & ~self.is_chosen)
+        for out, into in zip(outs.tolist(), ins.tolist(), strict=True):
+            self._swap(out, into)
 
     def _tabu(self, num_steps: int) -> None:
         """Stage 1 from the present choice; ends at the best one it saw."""
@@ -265,7 +274,7 @@ class _Balance:
             )
             self.clock += steps
             self.progress("balancing columns", start + steps, num_steps, f"best spread {self._figures()[0]}")
-        self._restart_from(best)
+        self._return_to(best)
 
     def _perturb(self) -> None:
         """A few random swaps, so that the next attempt ends somewhere else."""
@@ -339,7 +348,7 @@ class _Balance:
 
     def _polish(self) -> None:
         """Fewer pairs at H_min at the same column sums, by double swaps that add nothing to any column."""
-        self._restart_from(self.best_chosen)
+        self._return_to(self.best_chosen)
         unchanged_N = np.zeros(self.length, dtype=np.int64)
         for _ in range(_POLISH_ROUNDS):
             if self._stopped():

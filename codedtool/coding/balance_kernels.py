@@ -174,30 +174,31 @@ def swap_changes(
 
 @kernel
 def hash_pairs(
-    word_hashes: NDArray[np.uint64],
-    outside: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    slot_bits: int,
+    sieve_bits: int,
     sieve: NDArray[np.uint64],
     keys: NDArray[np.uint64],
     places: NDArray[np.int32],
 ) -> None:
-    """Enter every pair of words of ``outside`` into an open-addressing table under the sum of their hashes.
+    """Enter every pair of words into an open-addressing table under the sum of their two ``hashes``.
 
-    ``places`` holds first * len(outside) + second, or -1 where the table is empty; of pairs with equal sums one is
-    kept. ``sieve`` has one bit per value of the hash's leading bits: small enough for a cache, it turns most look-ups
-    away. len(sieve) * 64 and len(keys) are powers of two.
+    ``places`` holds first * len(hashes) + second, or -1 where the table is empty; of pairs with equal sums one is
+    kept. The 2^sieve_bits bits of ``sieve`` say which leading bits of a sum occur: small enough for a cache, it turns
+    most look-ups away. The table itself, 2^slot_bits long, goes by the leading bits too.
     """
     mask = np.uint64(len(keys) - 1)
-    sieve_mask = np.uint64(len(sieve) * 64 - 1)
-    for first in range(len(outside)):
-        for second in range(first + 1, len(outside)):
-            key = word_hashes[outside[first]] + word_hashes[outside[second]]
-            bit = (key >> np.uint64(30)) & sieve_mask
+    to_slot, to_bit = np.uint64(64 - slot_bits), np.uint64(64 - sieve_bits)
+    for first in range(len(hashes)):
+        for second in range(first + 1, len(hashes)):
+            key = hashes[first] + hashes[second]
+            bit = key >> to_bit
             sieve[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
-            slot = (key >> np.uint64(20)) & mask
+            slot = key >> to_slot
             while places[slot] >= 0 and keys[slot] != key:
                 slot = (slot + np.uint64(1)) & mask
             keys[slot] = key
-            places[slot] = first * len(outside) + second
+            places[slot] = first * len(hashes) + second
 
 
 @kernel
@@ -209,9 +210,11 @@ def find_double_swap(
     wanted_hash: np.uint64,
     out: int,
     into: int,
-    word_hashes: NDArray[np.uint64],
     inside: NDArray[np.int64],
+    inside_hashes: NDArray[np.uint64],
     outside: NDArray[np.int64],
+    slot_bits: int,
+    sieve_bits: int,
     sieve: NDArray[np.uint64],
     keys: NDArray[np.uint64],
     places: NDArray[np.int32],
@@ -227,17 +230,21 @@ def find_double_swap(
     """
     fewest = np.int64(1) << np.int64(62)
     mask = np.uint64(len(keys) - 1)
-    sieve_mask = np.uint64(len(sieve) * 64 - 1)
+    to_slot, to_bit = np.uint64(64 - slot_bits), np.uint64(64 - sieve_bits)
+    passed = np.empty(len(inside), dtype=np.int64)
     for i in range(len(inside)):
         y1 = inside[i]
-        partial = wanted_hash + word_hashes[y1]
+        partial = wanted_hash + inside_hashes[i]
+        # Sieving a whole row without branches, and only then looking up, is more than twice as fast as one by one.
+        num_passed = np.int64(0)
         for j in range(i + 1, len(inside)):
+            bit = (partial + inside_hashes[j]) >> to_bit
+            passed[num_passed] = j
+            num_passed += np.int64((sieve[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1))
+        for j in passed[:num_passed]:
             y2 = inside[j]
-            key = partial + word_hashes[y2]
-            bit = (key >> np.uint64(30)) & sieve_mask
-            if (sieve[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1) == 0:
-                continue
-            slot = (key >> np.uint64(20)) & mask
+            key = partial + inside_hashes[j]
+            slot = key >> to_slot
             while places[slot] >= 0 and keys[slot] != key:
                 slot = (slot + np.uint64(1)) & mask
             if places[slot] < 0:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.1
 
 # Deterministic time for fewer pairs at H_min once a scheme is there: a nicety, not worth a minute.
-_FEWER_PAIRS_LIMIT = 4.0
+_FEWER_PAIRS_LIMIT = 2.0
 
 
 class RefineStatus(enum.Enum):
@@ -77,8 +77,8 @@ def refine_selection(
         for position, variable in enumerate(chosen):
             model.add_hint(variable, position in hinted)
     result = _solve(model, chosen, seed, deterministic_limit, budget, progress)
-    if result.indices is not None:
-        _check(words[result.indices], length, num_classes, spread)
+    if result.indices is not None and not _is_balanced(words[result.indices], length, num_classes, spread):
+        return RefineResult(RefineStatus.UNKNOWN)
     return result
 
 
@@ -98,7 +98,7 @@ def search_all_words(
 
     Two words of weight w are closer than H_min exactly when they share more than w - H_min/2 ones, so "at most one
     chosen word holds any given w - H_min/2 + 1 columns" says rule C with large cliques instead of pairs. Once a
-    scheme is found, the pairs at exactly H_min are minimised within what is left of the limit.
+    scheme is found, the pairs at exactly H_min are minimised for a short while, unless they are the fewest possible.
 
     Args:
         length, act, min_distance, num_classes: N, N_act, H_min (even) and K; C(N, N_act) at most a few thousand.
@@ -116,10 +116,17 @@ def search_all_words(
         model.add_at_most_one(chosen[v] for v in np.flatnonzero(table_MN[:, columns].all(axis=1)))
     # Permuting columns maps schemes to schemes, so one word may be taken for granted.
     model.add(chosen[0] == 1)
-    result = _solve(model, chosen, seed, deterministic_limit, budget, progress)
-    if result.indices is None:
-        return None
-    for variable, taken in zip(chosen, np.isin(np.arange(len(words)), result.indices).tolist(), strict=True):
+
+    def checked(result: RefineResult) -> NDArray[np.uint64] | None:
+        found = None if result.indices is None else words[result.indices]
+        if found is None or not _is_balanced(found, length, num_classes, spread):
+            return None
+        return found if min(distance_histogram(found)) >= min_distance else None
+
+    found = checked(_solve(model, chosen, seed, deterministic_limit, budget, progress))
+    if found is None or _fewest_pairs(found, length, min_distance) == distance_histogram(found).get(min_distance, 0):
+        return found
+    for variable, taken in zip(chosen, np.isin(words, found).tolist(), strict=True):
         model.add_hint(variable, taken)
     at_min = np.bitwise_count(words[:, None] & words[None, :]) == shared - 1
     pairs = []
@@ -128,12 +135,8 @@ def search_all_words(
         model.add_bool_or(~chosen[one], ~chosen[other], both)
         pairs.append(both)
     model.minimize(sum(pairs))
-    fewer = _solve(model, chosen, seed, min(_FEWER_PAIRS_LIMIT, deterministic_limit), budget, progress)
-    found = words[result.indices if fewer.indices is None else fewer.indices]
-    _check(found, length, num_classes, spread)
-    if min(distance_histogram(found)) < min_distance:
-        raise AssertionError("CP-SAT returned words closer than H_min")
-    return found
+    fewer = checked(_solve(model, chosen, seed, min(_FEWER_PAIRS_LIMIT, deterministic_limit), budget, progress))
+    return found if fewer is None else fewer
 
 
 def _all_words(length: int, act: int) -> NDArray[np.uint64]:
@@ -168,12 +171,14 @@ def _solve(
     solver.parameters.max_deterministic_time = deterministic_limit
     solver.parameters.catch_sigint_signal = False
     statuses: list[Any] = []
+    stopped = False
     thread = threading.Thread(target=lambda: statuses.append(solver.solve(model)), daemon=True)
     thread.start()
     try:
         while thread.is_alive():
             progress("CP-SAT", 0, None, f"{len(chosen)} words, one worker")
             if budget.stop_reason() is not None:
+                stopped = True
                 solver.stop_search()
             thread.join(_POLL_SECONDS)
     except KeyboardInterrupt:
@@ -183,13 +188,23 @@ def _solve(
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         values = np.array([solver.boolean_value(variable) for variable in chosen])
         return RefineResult(RefineStatus.FOUND, np.flatnonzero(values))
-    if status == cp_model.INFEASIBLE:
+    if status == cp_model.INFEASIBLE and not stopped:
         return RefineResult(RefineStatus.PROVED_IMPOSSIBLE)
     return RefineResult(RefineStatus.UNKNOWN)
 
 
-def _check(words: NDArray[np.uint64], length: int, num_classes: int, spread: int) -> None:
-    """A stopped search has been seen to report more than it had: count again."""
+def _fewest_pairs(words: NDArray[np.uint64], length: int, min_distance: int) -> int:
+    """How many pairs at H_min any scheme with these column sums has at least.
+
+    The sums fix the sum of all distances, and every pair that is not at H_min is at H_min + 2 or more.
+    """
     sums_N = words_to_table(words, length).sum(axis=0, dtype=np.int64)
-    if len(words) != num_classes or sums_N.max() - sums_N.min() > spread:
-        raise AssertionError(f"CP-SAT returned {len(words)} words with column sums {sums_N.min()}..{sums_N.max()}")
+    sum_of_distances = int((sums_N * (len(words) - sums_N)).sum())
+    num_pairs = len(words) * (len(words) - 1) // 2
+    return max(0, -((sum_of_distances - (min_distance + 2) * num_pairs) // 2))
+
+
+def _is_balanced(words: NDArray[np.uint64], length: int, num_classes: int, spread: int) -> bool:
+    """Whether these are K words with even columns, counted again: a stopped CP-SAT has reported more than it had."""
+    sums_N = words_to_table(words, length).sum(axis=0, dtype=np.int64)
+    return len(words) == num_classes and bool(sums_N.max() - sums_N.min() <= spread)
