@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
@@ -293,7 +294,10 @@ def _read_npy(stream: BinaryIO, file_size: int) -> NDArray[np.uint8]:
 def _parse_header(text: str) -> tuple[tuple[int, ...], object, bool]:
     """Shape, dtype string and Fortran flag of a ``.npy`` header."""
     try:
-        header = ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            # A damaged header may hold escapes that the parser only warns about.
+            warnings.simplefilter("ignore")
+            header = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         header = None
     if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
