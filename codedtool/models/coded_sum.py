@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from codedtool.coding.scheme import CodingScheme
-from codedtool.models.energy import coding_loss, nearest_codeword, normalize_energies, normalized_sum, subnn_energies
+from codedtool.models.energy import coding_loss, nearest_codeword, normalized_sum
 
 
 class CodedOutput(NamedTuple):
@@ -63,19 +63,19 @@ class CodedSum(nn.Module):
                 energies are read for the loss.
             keep_mask: (N,) or (B, N) of 0/1: subNNs removed before the normalization, which re-amplifies the others.
         """
-        energies_BN = subnn_energies(h, self.conv.weight, self.num_present)
-        if keep_mask is not None:
-            energies_BN = energies_BN * keep_mask
-        normalized_BN, inverse_root_B1 = normalize_energies(energies_BN, self.num_subnns)
+        total_BCHW, normalized_BN = normalized_sum(
+            h,
+            self.conv.weight,
+            self.num_present,
+            original_subnns=self.num_subnns,
+            keep_mask=keep_mask,
+            drop_mask=drop_mask,
+        )
         loss = None
         if targets is not None:
             codewords_BN = self.scheme_KN[targets].to(normalized_BN.dtype)
             loss = coding_loss(normalized_BN, codewords_BN, self.ratio, exponent=self.exponent)
-        scale_BN = inverse_root_B1.expand_as(energies_BN)
-        for mask in (keep_mask, drop_mask):
-            if mask is not None:
-                scale_BN = scale_BN * mask
-        return CodedOutput(normalized_sum(h, self.conv.weight, scale_BN), normalized_BN, loss)
+        return CodedOutput(total_BCHW, normalized_BN, loss)
 
     def decode(self, energies: torch.Tensor) -> torch.Tensor:
         """The early decoder's class for each row of ``energies`` (B, N); section 4.4."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# Added to the mean energy (of a sample's subNNs) before its root is taken. Energies of a working network are many
-# orders above it; an all-zero input gives zeros instead of NaN, with finite gradients.
+# Added to the mean energy (of a sample's subNNs) before its root is taken; energies of a working network are many
+# orders above it. It keeps all-zero outputs zero instead of NaN; their gradient is zero too.
 ENERGY_EPS = 1e-12
 
 
@@ -30,7 +31,10 @@ def subnn_energies(h_BDHW: torch.Tensor, weight_CD: torch.Tensor, num_subnns: in
     Returns:
         (B, N), float32 (float64 for float64 input), also under autocast.
     """
-    return _SubnnEnergies.apply(h_BDHW, weight_CD, num_subnns)
+    accumulate = torch.promote_types(h_BDHW.dtype, torch.float32)
+    with torch.autocast(h_BDHW.device.type, enabled=False):
+        grams_BNdd = _grams(h_BDHW.to(accumulate), num_subnns)
+        return _contract(grams_BNdd, _metric(weight_CD.to(accumulate), num_subnns), _count(h_BDHW, weight_CD))
 
 
 def normalize_energies(energies_BN: torch.Tensor, num_subnns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,10 +45,12 @@ def normalize_energies(energies_BN: torch.Tensor, num_subnns: int) -> tuple[torc
         num_subnns: the original N, over which the mean is taken whatever is present.
 
     Returns:
-        E(tbar_n), shape of ``energies_BN``, summing to N per sample; and 1 / sqrt(E_avg), (B, 1).
+        E(tbar_n), shape of ``energies_BN``, summing to N per sample; and 1 / sqrt(E_avg), (B, 1), 0 where E_avg is.
     """
-    mean_B1 = energies_BN.sum(dim=1, keepdim=True) / num_subnns + ENERGY_EPS
-    return energies_BN / mean_B1, mean_B1.rsqrt()
+    total_B1 = energies_BN.sum(dim=1, keepdim=True)
+    mean_B1 = total_B1 / num_subnns + ENERGY_EPS
+    # 1 / sqrt(eps) would blow a zero signal's gradient up a million times, to infinity in float16.
+    return energies_BN / mean_B1, torch.where(total_B1 > 0, mean_B1.rsqrt(), 0.0)
 
 
 def coding_loss(
@@ -72,73 +78,133 @@ def nearest_codeword(energies_BN: torch.Tensor, scheme_KN: torch.Tensor) -> torc
     return (energies_BN @ scheme_KN.to(energies_BN.dtype).T).argmax(dim=1)
 
 
-def normalized_sum(h_BDHW: torch.Tensor, weight_CD: torch.Tensor, scale_BN: torch.Tensor) -> torch.Tensor:
-    """``sum_n scale_n t_n`` as one ordinary 1x1 convolution of the scaled bottleneck activations; (B, C, H, W).
+def normalized_sum(
+    h_BDHW: torch.Tensor,
+    weight_CD: torch.Tensor,
+    num_subnns: int,
+    *,
+    original_subnns: int | None = None,
+    keep_mask: torch.Tensor | None = None,
+    drop_mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``sum_n drop_n tbar_n`` as one ordinary 1x1 convolution of scaled bottleneck activations, and E(tbar_n).
 
     Args:
-        h_BDHW, weight_CD: as for `subnn_energies`.
-        scale_BN: (B, N), 1 / sqrt(E_avg) times dropSubNNs' factors.
+        h_BDHW, weight_CD, num_subnns: as for `subnn_energies`.
+        original_subnns: the N of eq. 3 where a pruned network has fewer subNNs; None: num_subnns.
+        keep_mask: (N,) or (B, N) of 0/1, factors of t_n before the normalization.
+        drop_mask: (B, N), factors of tbar_n after it.
+
+    Returns:
+        (B, C, H, W) in the activations' type (autocast's where it is on); and (B, N) as `normalize_energies` gives it.
+        Both can be differentiated once, with respect to activations and weights.
     """
-    return _NormalizedSum.apply(h_BDHW, weight_CD.to(h_BDHW.dtype), scale_BN)
+    device = h_BDHW.device.type
+    if torch.is_autocast_enabled(device) and h_BDHW.dtype == torch.float32:
+        h_BDHW = h_BDHW.to(torch.get_autocast_dtype(device))
+    return _NormalizedSum.apply(
+        h_BDHW, weight_CD, keep_mask, drop_mask, num_subnns, num_subnns if original_subnns is None else original_subnns
+    )
+
+
+def _by_subnn(h_BDHW: torch.Tensor, num_subnns: int) -> torch.Tensor:
+    """The activations of each subNN, (B, N, d, HW)."""
+    batch, channels, height, width = h_BDHW.shape
+    return h_BDHW.reshape(batch, num_subnns, channels // num_subnns, height * width)
 
 
 def _grams(h_BDHW: torch.Tensor, num_subnns: int) -> torch.Tensor:
     """``h_n h_n^T`` of every sample and subNN, (B, N, d, d)."""
-    batch, channels, height, width = h_BDHW.shape
-    h_BNdP = h_BDHW.reshape(batch, num_subnns, channels // num_subnns, height * width)
+    h_BNdP = _by_subnn(h_BDHW, num_subnns)
+    if not h_BDHW.is_contiguous():
+        # Channels last: a copy that keeps the channels innermost is twice as fast as one that transposes them.
+        h_BNdP = h_BNdP.transpose(2, 3).contiguous().transpose(2, 3)
     return h_BNdP @ h_BNdP.transpose(2, 3)
 
 
-def _spread(values_BN: torch.Tensor, channels: int) -> torch.Tensor:
-    """One value per subNN as a factor for its channels, (B, N*d, 1, 1)."""
-    return values_BN.repeat_interleave(channels // values_BN.shape[1], dim=1)[:, :, None, None]
+def _metric(weight_CD: torch.Tensor, num_subnns: int) -> torch.Tensor:
+    """``W_n^T W_n``, (N, d, d)."""
+    weight_NCd = _by_subnn_first(weight_CD, num_subnns)
+    return torch.bmm(weight_NCd.transpose(1, 2), weight_NCd)
 
 
-class _SubnnEnergies(torch.autograd.Function):
-    """`subnn_energies`; keeps the small Gram matrices for the backward pass instead of a copy of the activations."""
+def _by_subnn_first(weight_CD: torch.Tensor, num_subnns: int) -> torch.Tensor:
+    """The weights W_n of each subNN, (N, C, d): a view, which products of matrices read without a copy."""
+    return weight_CD.view(weight_CD.shape[0], num_subnns, -1).transpose(0, 1)
 
-    @staticmethod
-    def forward(ctx: Any, h_BDHW: torch.Tensor, weight_CD: torch.Tensor, num_subnns: int) -> torch.Tensor:
-        _, channels, height, width = h_BDHW.shape
-        accumulate = torch.promote_types(h_BDHW.dtype, torch.float32)
-        with torch.autocast(h_BDHW.device.type, enabled=False):
-            grams_BNdd = _grams(h_BDHW.to(accumulate), num_subnns)
-            weight_CNd = weight_CD.to(accumulate).reshape(-1, num_subnns, channels // num_subnns)
-            metric_Ndd = torch.einsum("cnd,cne->nde", weight_CNd, weight_CNd)
-            ctx.save_for_backward(h_BDHW, weight_CD, grams_BNdd, metric_Ndd)
-            ctx.count = weight_CD.shape[0] * height * width
-            return (grams_BNdd * metric_Ndd).sum(dim=(2, 3)) / ctx.count
 
-    @staticmethod
-    def backward(ctx: Any, grad_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        h_BDHW, weight_CD, grams_BNdd, metric_Ndd = ctx.saved_tensors
-        num_subnns, width_d = metric_Ndd.shape[0], metric_Ndd.shape[1]
-        scaled_BN = grad_BN * (2.0 / ctx.count)
-        kernel = metric_Ndd.reshape(num_subnns * width_d, width_d, 1, 1).to(h_BDHW.dtype)
-        grad_h = functional.conv2d(h_BDHW, kernel, groups=num_subnns)
-        grad_h = grad_h * _spread(scaled_BN.to(h_BDHW.dtype), h_BDHW.shape[1])
-        weighted_Ndd = torch.einsum("bn,bnde->nde", scaled_BN, grams_BNdd)
-        weight_CNd = weight_CD.to(weighted_Ndd.dtype).reshape(-1, num_subnns, width_d)
-        grad_weight = torch.einsum("cnd,nde->cne", weight_CNd, weighted_Ndd)
-        return grad_h, grad_weight.reshape(weight_CD.shape).to(weight_CD.dtype), None
+def _count(h_BDHW: torch.Tensor, weight_CD: torch.Tensor) -> int:
+    """C H W, the number of elements of one t_n."""
+    return weight_CD.shape[0] * h_BDHW.shape[2] * h_BDHW.shape[3]
+
+
+def _contract(grams_BNdd: torch.Tensor, metric_Ndd: torch.Tensor, count: int) -> torch.Tensor:
+    """The energies (B, N) of two Gram matrices; rounding does not make one negative."""
+    inner_NB1 = torch.bmm(grams_BNdd.flatten(2).transpose(0, 1), metric_Ndd.flatten(1)[:, :, None])
+    return inner_NB1[:, :, 0].T.clamp_min(0) / count
+
+
+def _spread(values_BN: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
+    """One value per subNN as a factor for its channels, (B, N*d, 1, 1), in the activations' type.
+
+    Clamped to what float16 holds: for a weak signal the factors are large, and infinity times zero is not a number.
+    """
+    limit = torch.finfo(h_BDHW.dtype).max
+    values_BN = values_BN.clamp(-limit, limit).to(h_BDHW.dtype)
+    return values_BN.repeat_interleave(h_BDHW.shape[1] // values_BN.shape[1], dim=1)[:, :, None, None]
 
 
 class _NormalizedSum(torch.autograd.Function):
-    """`normalized_sum`; scales again in the backward pass instead of keeping the scaled activations."""
+    """`normalized_sum` with the gradient written out.
+
+    Kept for the backward pass are the activations, which the ReLU before keeps too, and (B, N, d, d) Gram matrices;
+    autograd by itself would keep the scaled activations and a copy of them besides, and pass over them more often.
+    """
 
     @staticmethod
-    def forward(ctx: Any, h_BDHW: torch.Tensor, weight_CD: torch.Tensor, scale_BN: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(h_BDHW, weight_CD, scale_BN)
-        return functional.conv2d(h_BDHW * _spread(scale_BN.to(h_BDHW.dtype), h_BDHW.shape[1]), weight_CD)
+    def forward(
+        ctx: Any,
+        h_BDHW: torch.Tensor,
+        weight_CD: torch.Tensor,
+        keep_mask: torch.Tensor | None,
+        drop_mask: torch.Tensor | None,
+        num_subnns: int,
+        original_subnns: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        accumulate = torch.promote_types(h_BDHW.dtype, torch.float32)
+        with torch.autocast(h_BDHW.device.type, enabled=False):
+            grams_BNdd = _grams(h_BDHW.to(accumulate), num_subnns)
+            metric_Ndd = _metric(weight_CD.to(accumulate), num_subnns)
+            energies_BN = _contract(grams_BNdd, metric_Ndd, _count(h_BDHW, weight_CD))
+            if keep_mask is not None:
+                energies_BN = energies_BN * keep_mask
+            normalized_BN, inverse_root_B1 = normalize_energies(energies_BN, original_subnns)
+            scale_BN = inverse_root_B1.expand_as(energies_BN)
+            for mask in (keep_mask, drop_mask):
+                if mask is not None:
+                    scale_BN = scale_BN * mask
+            total_BCHW = functional.conv2d(h_BDHW * _spread(scale_BN, h_BDHW), weight_CD.to(h_BDHW.dtype))
+        ctx.save_for_backward(
+            h_BDHW, weight_CD, keep_mask, grams_BNdd, metric_Ndd, normalized_BN, inverse_root_B1, scale_BN
+        )
+        ctx.original_subnns = original_subnns
+        return total_BCHW, normalized_BN
 
     @staticmethod
-    def backward(ctx: Any, grad_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        h_BDHW, weight_CD, scale_BN = ctx.saved_tensors
-        factors = _spread(scale_BN.to(h_BDHW.dtype), h_BDHW.shape[1])
-        grad_scaled, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad_BCHW,
-            h_BDHW * factors,
-            weight_CD,
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_total_BCHW: torch.Tensor, grad_normalized_BN: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        h_BDHW, weight_CD, keep_mask, grams_BNdd, metric_Ndd, normalized_BN, inverse_root_B1, scale_BN = (
+            ctx.saved_tensors
+        )
+        num_subnns, width_d = metric_Ndd.shape[:2]
+        factors = _spread(scale_BN, h_BDHW)
+        scaled_BDHW = h_BDHW * factors
+        grad_h, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad_total_BCHW,
+            scaled_BDHW,
+            weight_CD.to(h_BDHW.dtype),
             None,
             (1, 1),
             (0, 0),
@@ -148,6 +214,30 @@ class _NormalizedSum(torch.autograd.Function):
             1,
             (True, True, False),
         )
-        per_channel_BD = (grad_scaled * h_BDHW).sum(dim=(2, 3), dtype=scale_BN.dtype)
-        grad_scale = per_channel_BD.reshape(*scale_BN.shape, -1).sum(dim=2)
-        return grad_scaled * factors, grad_weight, grad_scale
+        # In place from here on: fresh memory costs more than the arithmetic. The sum is <dL/dtotal, total>, which is
+        # the gradient of inverse_root times inverse_root.
+        along_B1 = scaled_BDHW.mul_(grad_h).sum(dim=(1, 2, 3), dtype=scale_BN.dtype)[:, None]
+        # With mean = E_avg: normalized = E / mean and inverse_root = mean^(-1/2).
+        inverse_B1 = inverse_root_B1.square()
+        through_normalized_B1 = (grad_normalized_BN * normalized_BN).sum(dim=1, keepdim=True)
+        grad_mean_B1 = -inverse_B1 * (along_B1 / 2 + through_normalized_B1)
+        grad_energies_BN = grad_normalized_BN * inverse_B1 + grad_mean_B1 / ctx.original_subnns
+        if keep_mask is not None:
+            grad_energies_BN = grad_energies_BN * keep_mask
+        # E = <W^T W, h h^T> / count, so that dE/dh = 2 W^T W h / count and dE/dW = 2 W h h^T / count.
+        weight_of_BN = grad_energies_BN * (2 / _count(h_BDHW, weight_CD))
+        grad_h = grad_h.mul_(factors).addcmul_(_apply_metric(metric_Ndd, h_BDHW), _spread(weight_of_BN, h_BDHW))
+        weighted_N1D = torch.bmm(weight_of_BN.T[:, None, :], grams_BNdd.flatten(2).transpose(0, 1))
+        grad_weight = grad_weight.to(weight_CD.dtype)
+        _by_subnn_first(grad_weight, num_subnns).baddbmm_(
+            _by_subnn_first(weight_CD, num_subnns), weighted_N1D.view(num_subnns, width_d, width_d).to(weight_CD.dtype)
+        )
+        return grad_h, grad_weight, None, None, None, None
+
+
+def _apply_metric(metric_Ndd: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
+    """``W_n^T W_n h_n`` of every sample and subNN, in the shape, layout and type of the activations."""
+    metric_Ndd = metric_Ndd.to(h_BDHW.dtype)
+    if h_BDHW.is_contiguous():
+        return (metric_Ndd @ _by_subnn(h_BDHW, metric_Ndd.shape[0])).reshape(h_BDHW.shape)
+    return functional.conv2d(h_BDHW, metric_Ndd.flatten(0, 1)[:, :, None, None], groups=metric_Ndd.shape[0])

@@ -114,7 +114,8 @@ def build_network(
 
     Args:
         preset: a name in `PRESETS`.
-        schemes: stage -> scheme; or schemes alone, each of which then codes the stage of its ratio.
+        schemes: stage -> scheme, where other stages are plain; or schemes alone, one per coded stage, each of which
+            codes the stage of its ratio.
         num_classes: K; None: the schemes' K, or the preset's where there are none.
         in_channels: channels of an image.
         exponent: of the coding loss.
@@ -124,7 +125,7 @@ def build_network(
     """
     found = get_preset(preset)
     if not isinstance(schemes, Mapping):
-        schemes = assign_schemes(preset, schemes, uncoded_stages=found.stages) if schemes else {}
+        schemes = assign_schemes(preset, schemes)
     for stage, scheme in schemes.items():
         _check_fits(preset, found, stage, scheme)
     classes = {scheme.num_classes for scheme in schemes.values()}

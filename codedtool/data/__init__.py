@@ -1,0 +1,21 @@
+"""Data sets, augmentation and batches (section 4.1); knows schemes' K, and no network."""
+
+from codedtool.data.augmentation import Augmentation, Normalization, normalize
+from codedtool.data.loader import Batch, eval_batches, num_train_batches, train_batches
+from codedtool.data.sources import augmentation_for, load_dataset
+from codedtool.data.split import ImageData, Split, check_num_classes
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "ImageData",
+    "Normalization",
+    "Split",
+    "augmentation_for",
+    "check_num_classes",
+    "eval_batches",
+    "load_dataset",
+    "normalize",
+    "num_train_batches",
+    "train_batches",
+]

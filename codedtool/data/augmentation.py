@@ -1,0 +1,251 @@
+"""Augmentation (section 4.1, appendix B): (seed, epoch, sample) decides what a training image becomes, nothing else.
+
+No worker, rank, order or batch does: so a run resumed in the middle of an epoch, or spread over devices, sees the same
+pixels. Images are uint8, channels last. The order is the paper's: crop, flip, RandAugment; then random erasing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from codedtool.errors import InputError
+
+# SplitMix64 (Steele, Lea & Flood, 2014): the increment and the two multipliers.
+_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+
+# Keeps these words apart from any other use of the same seed, epoch and sample ("augment" in ASCII).
+_DOMAIN = np.uint64(0x6175676D656E74)
+
+# What each column of `sample_words` decides.
+_TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING = range(6)
+_COLUMNS = np.array([_TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING], dtype=np.uint64)
+
+# Timm's create_transform: how far RandAugment translates, as a part of the image's side.
+_TRANSLATE_PART = 0.45
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation per channel (red, green, blue) of pixels scaled to 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training images are varied; every part is off by default.
+
+    Attributes:
+        crop_padding: black pixels added to each side before a random crop of the image's own size.
+        random_resized_crop: crop a random part (area 0.08..1, aspect 3/4..4/3) and resize it, as timm does with
+            random interpolation; without it an image of another size is resized and centre-cropped.
+        flip: probability of a horizontal flip.
+        randaugment: timm's policy, such as rand-m4-n3; empty: none.
+        erasing: probability of random erasing (timm, mode pixel).
+        erasing_count: most rectangles erased.
+        normalization: its mean is what RandAugment fills with; erasing draws normal noise in its units, which is
+            then rounded and clipped to 0..255 as every pixel is.
+    """
+
+    normalization: Normalization
+    crop_padding: int = 0
+    random_resized_crop: bool = False
+    flip: float = 0.0
+    randaugment: str = ""
+    erasing: float = 0.0
+    erasing_count: int = 1
+
+    @property
+    def per_image(self) -> bool:
+        """Whether any part works image by image, which is slow, instead of on a whole batch at once."""
+        return self.random_resized_crop or bool(self.randaugment) or self.erasing > 0
+
+
+def normalize(images_BCHW: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """(x / 255 - mean) / std as float32, on the device and in the memory layout of the (B, 3, H, W) uint8 images."""
+    scale_CHW, shift_CHW = _scale_and_shift(normalization, images_BCHW.device)
+    return images_BCHW.to(torch.float32) * scale_CHW + shift_CHW
+
+
+def sample_words(indices_B: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.uint64]:
+    """The random words that decide the augmentation of each sample: (B, 6) uint64, from SplitMix64."""
+    key = _mix(np.array([seed], dtype=np.uint64) + _DOMAIN)
+    key = _mix(key + np.uint64(epoch))
+    words_B = _mix(key + indices_B.astype(np.uint64))
+    return _mix(words_B[:, None] + _COLUMNS)
+
+
+def crop_and_flip(
+    images_BHWC: NDArray[np.uint8], words_BS: NDArray[np.uint64], augmentation: Augmentation
+) -> NDArray[np.uint8]:
+    """Pad with black, crop back to the same size at random, then flip at random; returns a new (B, H, W, C) array."""
+    pad = augmentation.crop_padding
+    flips_B = (words_BS[:, _FLIP] >> np.uint64(11)) < np.uint64(int(augmentation.flip * 2**53))
+    if pad == 0:
+        images_BHWC = images_BHWC.copy()
+        images_BHWC[flips_B] = images_BHWC[flips_B, :, ::-1]
+        return images_BHWC
+    _, height, width, _ = images_BHWC.shape
+    offsets_B2 = (words_BS[:, [_TOP, _LEFT]] % np.uint64(2 * pad + 1)).astype(np.int64).tolist()
+    padded = np.pad(images_BHWC, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    cropped = np.empty_like(images_BHWC)
+    for out, image, (top, left), flip in zip(cropped, padded, offsets_B2, flips_B.tolist(), strict=True):
+        crop = image[top : top + height, left : left + width]
+        out[...] = crop[:, ::-1] if flip else crop
+    return cropped
+
+
+def rand_augment(
+    images_BHWC: NDArray[np.uint8], words_BS: NDArray[np.uint64], augmentation: Augmentation
+) -> NDArray[np.uint8]:
+    """timm's RandAugment (Cubuk et al., 2020) of each image.
+
+    As timm, not as the original: every chosen operation is applied with probability 0.5 and magnitudes run to 10.
+
+    Raises:
+        InputError: timm does not know the policy.
+    """
+    transform = _rand_augment(augmentation.randaugment, images_BHWC.shape[1], augmentation.normalization)
+    changed = np.empty_like(images_BHWC)
+    with restored_random_states():
+        for out, image, word in zip(changed, images_BHWC, words_BS[:, _RANDAUGMENT].tolist(), strict=True):
+            _seed_everything(word)
+            out[...] = np.asarray(transform(Image.fromarray(image)))
+    return changed
+
+
+def erase(
+    images_BHWC: NDArray[np.uint8], words_BS: NDArray[np.uint64], augmentation: Augmentation
+) -> NDArray[np.uint8]:
+    """timm's random erasing (Zhong et al., 2020), mode pixel, of each image."""
+    from timm.data.random_erasing import RandomErasing
+
+    erasing = RandomErasing(
+        augmentation.erasing, mode="pixel", max_count=augmentation.erasing_count, device="cpu", num_splits=0
+    )
+    scale_CHW, shift_CHW = _scale_and_shift(augmentation.normalization, torch.device("cpu"))
+    changed = np.empty_like(images_BHWC)
+    with restored_random_states():
+        for out, image, word in zip(changed, images_BHWC, words_BS[:, _ERASING].tolist(), strict=True):
+            _seed_everything(word)
+            pixels_CHW = torch.from_numpy(image).permute(2, 0, 1) * scale_CHW + shift_CHW
+            erased_CHW = (erasing(pixels_CHW) - shift_CHW) / scale_CHW
+            out[...] = erased_CHW.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    return changed
+
+
+def augment(
+    images_BHWC: NDArray[np.uint8], words_BS: NDArray[np.uint64], augmentation: Augmentation
+) -> NDArray[np.uint8]:
+    """Everything that follows `resized_crop`: crop, flip, RandAugment, erasing, in this order."""
+    images_BHWC = crop_and_flip(images_BHWC, words_BS, augmentation)
+    if augmentation.randaugment:
+        images_BHWC = rand_augment(images_BHWC, words_BS, augmentation)
+    if augmentation.erasing > 0:
+        images_BHWC = erase(images_BHWC, words_BS, augmentation)
+    return images_BHWC
+
+
+def resized_crop(image: Image.Image, word_S: NDArray[np.uint64], size: int) -> Image.Image:
+    """A random part of the image, resized to (size, size) (Szegedy et al., 2015), decided by one sample's words."""
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+
+    crop = RandomResizedCropAndInterpolation(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="random")
+    with restored_random_states():
+        _seed_everything(int(word_S[_RESIZED_CROP]))
+        return crop(image)
+
+
+def centre_crop(image: Image.Image, size: int, *, part: float) -> Image.Image:
+    """The image resized (bicubic) so that its shorter side is size / part, and the (size, size) centre of that.
+
+    An image that already is (size, size) is returned as it is. Sizes are rounded as torchvision and timm do.
+    """
+    if image.size == (size, size):
+        return image
+    shorter, short = int(size / part), min(image.size)
+    width, height = (side * shorter // short for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+@contextmanager
+def restored_random_states() -> Iterator[None]:
+    """Give Python's, numpy's and torch's global generators back as they were: timm draws from all three."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
+
+
+def _seed_everything(word: int) -> None:
+    random.seed(word)
+    np.random.seed(word & 0xFFFFFFFF)
+    # Not torch.manual_seed: that would seed, and in a worker queue up, every CUDA device too.
+    torch.default_generator.manual_seed(word)
+
+
+def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's output for each state; overflow wraps."""
+    words = words + _INCREMENT
+    words = (words ^ (words >> np.uint64(30))) * _FIRST
+    words = (words ^ (words >> np.uint64(27))) * _SECOND
+    return words ^ (words >> np.uint64(31))
+
+
+@cache
+def _rand_augment(policy: str, size: int, normalization: Normalization) -> Callable[[Image.Image], Any]:
+    """timm's RandAugment with the settings of its own create_transform: fill and translation as for this size."""
+    from timm.data.auto_augment import posterize, rand_augment_transform
+
+    settings = {
+        "translate_const": int(size * _TRANSLATE_PART),
+        "img_mean": tuple(min(255, round(255 * mean)) for mean in normalization.mean),
+    }
+    try:
+        transform = rand_augment_transform(policy, settings)
+    except (AssertionError, ValueError, KeyError) as error:
+        raise InputError(
+            f"RandAugment policy {policy!r} is unknown to timm ({error or 'see timm.data.auto_augment'}); "
+            "write it as rand-mMAGNITUDE-nLAYERS, such as rand-m4-n3"
+        ) from None
+    for operation in transform.ops:
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, num_bits: int, **_: Any) -> Image.Image:
+    """timm's posterize; keeping 0 bits gives black, as it did before Pillow 13 refused it.
+
+    At magnitudes below 2.5, and so in the paper's policy for CIFAR-100, timm asks for 0 bits: of its images a 30th is
+    black.
+    """
+    from timm.data.auto_augment import posterize
+
+    return Image.new(image.mode, image.size) if num_bits == 0 else posterize(image, num_bits)
+
+
+@cache
+def _scale_and_shift(normalization: Normalization, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(3, 1, 1) float32 each, so that uint8 * scale + shift is normalised; kept, so that no step waits for a copy."""
+    mean, std = torch.tensor((normalization.mean, normalization.std), dtype=torch.float64)[:, :, None, None]
+    scale, shift = 1 / (255 * std), -mean / std
+    return scale.to(torch.float32).to(device), shift.to(torch.float32).to(device)

@@ -1,0 +1,112 @@
+"""`cifar10` and `cifar100` (Krizhevsky, 2009): read by torchvision, fetched on first use."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shlex
+import tarfile
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets import CIFAR10, CIFAR100
+
+from codedtool.budget import Progress
+from codedtool.data.augmentation import Normalization
+from codedtool.data.split import ImageData, Split
+from codedtool.errors import InputError
+
+_SETS: dict[str, tuple[type[CIFAR10], Normalization]] = {
+    "cifar10": (CIFAR10, Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))),
+    "cifar100": (CIFAR100, Normalization((0.5071, 0.4867, 0.4408), (0.2673, 0.2564, 0.2762))),
+}
+
+_CHUNK = 1 << 20
+_TIMEOUT_SECONDS = 30
+
+
+def load_cifar(name: str, *, data_dir: Path, download: bool, progress: Progress) -> ImageData:
+    """Read CIFAR-10 or CIFAR-100 from ``data_dir``, where its archive is unpacked, and fetched, if need be.
+
+    Raises:
+        InputError: it is not there and may not or cannot be fetched, or what was fetched is damaged.
+    """
+    source, normalization = _SETS[name]
+    data = _read(source, name, data_dir, normalization)
+    if data is not None:
+        return data
+    archive = data_dir / source.filename
+    if not _intact(archive, source.tgz_md5):
+        if not download:
+            raise InputError(
+                f"no {name} in {data_dir.absolute()}: looked for the folder {source.base_folder} and the archive "
+                f"{source.filename} (md5 {source.tgz_md5}); train without --no-download to fetch it, or run: "
+                f"curl --create-dirs -o {shlex.quote(str(archive))} {source.url}"
+            )
+        _fetch(source, archive, progress)
+    progress(f"unpacking {archive}", 0, None)
+    try:
+        with tarfile.open(archive) as stream:
+            stream.extractall(data_dir, filter="data")
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"cannot unpack {archive} into {data_dir.absolute()}: {error}") from None
+    data = _read(source, name, data_dir, normalization)
+    if data is None:
+        raise InputError(f"{archive} unpacked to something else than {name}: remove it and {source.base_folder}")
+    return data
+
+
+def _read(source: type[CIFAR10], name: str, data_dir: Path, normalization: Normalization) -> ImageData | None:
+    """The data set in ``data_dir``; None where it is missing or its checksums are wrong."""
+    try:
+        train, val = (source(data_dir, train=train) for train in (True, False))
+    except RuntimeError:
+        return None
+    return ImageData(
+        name=name,
+        description=f"{name}: {len(train.data)} training and {len(val.data)} validation images of 32x32 pixels",
+        classes=tuple(train.classes),
+        train=_split(train),
+        val=_split(val),
+        normalization=normalization,
+    )
+
+
+def _split(part: CIFAR10) -> Split:
+    return Split(np.ascontiguousarray(part.data), np.array(part.targets, dtype=np.int64))
+
+
+def _intact(path: Path, md5: str) -> bool:
+    """Whether the file is there and has this checksum."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
+
+
+def _fetch(source: type[CIFAR10], archive: Path, progress: Progress) -> None:
+    """Download the archive to its place, by way of a temporary name, and check it."""
+    temporary = archive.with_name(f".{archive.name}.{os.getpid()}.tmp")
+    by_hand = f"download {source.url} to {archive.absolute()} by hand, or use --data folder:PATH or digits"
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(source.url, timeout=_TIMEOUT_SECONDS) as reply, temporary.open("wb") as stream:
+            length = reply.headers.get("Content-Length")
+            total = float(length) if length else None
+            done = 0
+            while chunk := reply.read(_CHUNK):
+                stream.write(chunk)
+                done += len(chunk)
+                progress(f"fetching {source.url}", done, total, f"{done / 1e6:.0f} MB")
+        if not _intact(temporary, source.tgz_md5):
+            raise InputError(
+                f"what {source.url} sent does not have the md5 {source.tgz_md5} and was removed; "
+                f"try again, or {by_hand}"
+            )
+        os.replace(temporary, archive)
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(f"cannot fetch {source.url} ({error}); {by_hand}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,207 @@
+"""`folder:PATH`: images in class folders below train/ and val/, ImageNet's layout; in memory where they fit."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+from codedtool.budget import Progress
+from codedtool.data.augmentation import Normalization
+from codedtool.data.split import ImageData, Split
+from codedtool.errors import InputError
+
+IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+# Images of one size are kept decoded up to this many bytes, both splits together.
+MEMORY_LIMIT = 1 << 30
+
+# Images whose size is looked at before all are decoded in the hope that they have one.
+_NUM_PROBES = 32
+
+# What Pillow raises for files that are missing, are no images, or end early.
+_READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+_LAYOUT = (
+    "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; pass --data folder:PATH with a folder that does, "
+    "or --data synthetic:K, which needs no files"
+)
+
+
+class _SizesDifferError(Exception):
+    """An image does not have the size of the first one."""
+
+
+def load_folder(path: Path, *, skip_bad_images: bool, progress: Progress) -> ImageData:
+    """Find the images below ``path``/train and ``path``/val; classes are the names of their folders, sorted.
+
+    Images of one size that fit into `MEMORY_LIMIT` are decoded now, in threads; others when they are needed.
+
+    Args:
+        skip_bad_images: leave out unreadable images, with a warning that counts them.
+
+    Raises:
+        InputError: a missing folder, class lists that differ, a class without images, an unreadable image.
+    """
+    if not path.is_dir():
+        raise InputError(f"folder:{path}: no folder {path.absolute()}; {_LAYOUT}")
+    train_classes, train_files, train_targets = _find(path / "train", progress)
+    val_classes, val_files, val_targets = _find(path / "val", progress)
+    _check_same(path, train_classes, val_classes)
+    try:
+        train, val = _in_memory(train_files, train_targets, val_files, val_targets, skip_bad_images, progress)
+        how = f"of {train.image_size[1]}x{train.image_size[0]} pixels" if train.image_size else ""
+    except _SizesDifferError:
+        train = Split(tuple(train_files), train_targets, skip_bad_images)
+        val = Split(tuple(val_files), val_targets, skip_bad_images)
+        how = "read from disk as they are needed"
+    return ImageData(
+        name=f"folder:{path}",
+        description=f"{path}: {len(train)} training and {len(val)} validation images {how}",
+        classes=train_classes,
+        train=train,
+        val=val,
+        normalization=IMAGENET_NORMALIZATION,
+    )
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The image in a file, as RGB; of 16-bit grey values the upper 8 bits.
+
+    Raises:
+        InputError: it cannot be read, or its pixels have no agreed range; names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            # Pillow's own conversion would clip all of these to 255, without a word.
+            if image.mode in ("I", "F"):
+                raise ValueError(f"pixels of Pillow's mode {image.mode} have no agreed range; save it with 8 bits")
+            if image.mode.startswith("I;16"):
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            return image.convert("RGB")
+    except _READ_ERRORS as error:
+        raise InputError(
+            f"cannot read the image {path} ({error}); replace or remove it, or pass --skip-bad-images"
+        ) from None
+
+
+def _find(folder: Path, progress: Progress) -> tuple[tuple[str, ...], list[str], NDArray[np.int64]]:
+    """The classes below one split's folder, and the files and classes of its images, sorted by class and name."""
+    if not folder.is_dir():
+        raise InputError(f"folder:{folder.parent}: no folder {folder.absolute()}; {_LAYOUT}")
+    progress(f"listing {folder}", 0, None)
+    try:
+        classes, numbers = find_classes(str(folder))
+    except FileNotFoundError:
+        raise InputError(f"folder:{folder.parent}: {folder} has no class folders; {_LAYOUT}") from None
+    except OSError as error:
+        raise InputError(f"folder:{folder.parent}: cannot list {folder} ({error.strerror or error})") from None
+    found = make_dataset(str(folder), numbers, extensions=IMG_EXTENSIONS, allow_empty=True)
+    targets = np.array([target for _, target in found], dtype=np.int64)
+    empty = np.flatnonzero(np.bincount(targets, minlength=len(classes)) == 0)
+    if len(empty):
+        more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+        raise InputError(
+            f"class folder {folder / classes[empty[0]]} holds no image{more}; images end in "
+            f"{', '.join(IMG_EXTENSIONS)}: add some, or remove the folder from train and val"
+        )
+    return tuple(classes), [path for path, _ in found], targets
+
+
+def _check_same(path: Path, train: Sequence[str], val: Sequence[str]) -> None:
+    """Raise InputError that names the first class that train and val do not share."""
+    for name in sorted(set(train) ^ set(val)):
+        has, lacks = ("train", "val") if name in train else ("val", "train")
+        raise InputError(
+            f"folder:{path}: train has {len(train)} classes and val {len(val)}, and they differ: class {name!r} is "
+            f"in {has} and not in {lacks}; make the class folders the same"
+        )
+
+
+def _in_memory(
+    train_files: list[str],
+    train_targets: NDArray[np.int64],
+    val_files: list[str],
+    val_targets: NDArray[np.int64],
+    skip_bad_images: bool,
+    progress: Progress,
+) -> tuple[Split, Split]:
+    """Both splits decoded; raises _SizesDifferError where the images have several sizes, or are too many."""
+    files = [*train_files, *val_files]
+    height, width = _common_size(files)
+    if len(files) * height * width * 3 > MEMORY_LIMIT:
+        raise _SizesDifferError
+    images = np.empty((len(files), height, width, 3), dtype=np.uint8)
+    errors = _decode(files, images, progress)
+    if errors and not skip_bad_images:
+        raise errors[min(errors)]
+    if errors:
+        warnings.warn(f"{len(errors)} images were left out, the first: {errors[min(errors)]}", stacklevel=4)
+    good = np.ones(len(files), dtype=bool)
+    good[list(errors)] = False
+    splits = []
+    for start, targets in ((0, train_targets), (len(train_files), val_targets)):
+        kept = good[start : start + len(targets)]
+        lost = np.setdiff1d(targets, targets[kept])
+        if len(lost):
+            raise InputError(
+                f"no image of class folder {Path(files[start + int(np.argmax(targets == lost[0]))]).parent} can be read"
+            )
+        part = images[start : start + len(targets)]
+        splits.append(Split(part if kept.all() else part[kept], targets[kept]))
+    return splits[0], splits[1]
+
+
+def _common_size(files: list[str]) -> tuple[int, int]:
+    """(height, width) of a few images all over the list; raises _SizesDifferError where they are not the same."""
+    sizes = set()
+    for number in np.linspace(0, len(files) - 1, _NUM_PROBES).astype(int):
+        try:
+            with Image.open(files[number]) as image:
+                sizes.add(image.size)
+        except _READ_ERRORS:
+            continue  # Decoding names it, or leaves it out.
+    if len(sizes) > 1:
+        raise _SizesDifferError
+    if not sizes:
+        read_image(files[0])
+        raise _SizesDifferError
+    width, height = sizes.pop()
+    return height, width
+
+
+def _decode(files: list[str], images: NDArray[np.uint8], progress: Progress) -> dict[int, InputError]:
+    """Decode every file into its row of ``images``; returns number -> error of those that cannot be read."""
+
+    def decode(number: int) -> InputError | None:
+        try:
+            image = read_image(files[number])
+        except InputError as error:
+            return error
+        if image.size != (images.shape[2], images.shape[1]):
+            raise _SizesDifferError
+        images[number] = np.asarray(image)
+        return None
+
+    errors = {}
+    # Pillow's decoders release the interpreter's lock, so threads use all cores.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        try:
+            for number, error in enumerate(threads.map(decode, range(len(files)))):
+                if error is not None:
+                    errors[number] = error
+                if number % 256 == 0:
+                    progress("decoding images", number, len(files))
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+    progress("decoding images", len(files), len(files))
+    return errors

@@ -1,0 +1,63 @@
+"""What a data set is once it is found: `Split` and `ImageData`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codedtool.data.augmentation import Normalization
+from codedtool.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one split and their classes.
+
+    Attributes:
+        images: (n, H, W, 3) uint8 in memory, or the n files' paths, which are read when a batch needs them.
+        targets: (n,) int64 classes, 0..K-1.
+        skip_bad_images: leave an unreadable file out of its batch, with a warning, instead of stopping.
+    """
+
+    images: NDArray[np.uint8] | tuple[str, ...]
+    targets: NDArray[np.int64]
+    skip_bad_images: bool = False
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of images in memory; None for files, which may differ."""
+        return self.images.shape[1:3] if isinstance(self.images, np.ndarray) else None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set.
+
+    Attributes:
+        name: as it was asked for, such as cifar10 or folder:PATH.
+        description: one line for people; says when the images are not real.
+        classes: the class names; row k of a scheme is ``classes[k]``.
+        train, val: the splits.
+        normalization: the set's own statistics; images are not normalised, so that another set's can be used.
+    """
+
+    name: str
+    description: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    normalization: Normalization
+
+
+def check_num_classes(data: ImageData, num_classes: int) -> None:
+    """Raise InputError unless the data set has one class for each of a scheme's K = ``num_classes`` codewords."""
+    if len(data.classes) != num_classes:
+        raise InputError(
+            f"the scheme has K = {num_classes} codewords, the data set {data.name} has {len(data.classes)} classes; "
+            "row k is class k, so the two must agree: choose another --scheme or --data"
+        )

@@ -1,0 +1,416 @@
+"""Batches: what a training image becomes, and which batch and rank it is in, depends on seed, epoch and index alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from torchvision import transforms
+
+from codedtool.data import (
+    Augmentation,
+    Normalization,
+    Split,
+    eval_batches,
+    load_dataset,
+    normalize,
+    num_train_batches,
+    train_batches,
+)
+from codedtool.data import augmentation as module
+from codedtool.data.augmentation import centre_crop, crop_and_flip, erase, rand_augment, resized_crop, sample_words
+from codedtool.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+CIFAR = Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+CIFAR_POLICY = Augmentation(normalization=CIFAR, crop_padding=4, flip=0.5, randaugment="rand-m4-n3")
+IMAGENET_POLICY = Augmentation(
+    normalization=CIFAR,
+    random_resized_crop=True,
+    flip=0.5,
+    randaugment="rand-m7-mstd0.5-inc1",
+    erasing=0.4,
+    erasing_count=3,
+)
+
+
+def random_images(number: int, side: int = 16) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, size=(number, side, side, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def split() -> Split:
+    return Split(random_images(53), np.arange(53, dtype=np.int64) % 5)
+
+
+@pytest.fixture
+def file_split(tmp_path: Path) -> Split:
+    """Eighteen files of three sizes, read when needed."""
+    rng = np.random.default_rng(1)
+    paths = []
+    for number, (width, height) in zip(range(18), itertools.cycle([(40, 30), (24, 24), (31, 52)]), strict=False):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8)).save(path)
+        paths.append(str(path))
+    return Split(tuple(paths), np.arange(18, dtype=np.int64) % 3)
+
+
+def pixels(batches: object) -> dict[int, torch.Tensor]:
+    """Index -> image, over all batches; no index may come twice."""
+    found: dict[int, torch.Tensor] = {}
+    for batch in batches:  # type: ignore[attr-defined]  # any iterable of batches
+        for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
+            assert index not in found
+            found[index] = image
+    return found
+
+
+def assert_same_pixels(some: dict[int, torch.Tensor], reference: dict[int, torch.Tensor]) -> None:
+    assert some
+    for index, image in some.items():
+        assert torch.equal(image, reference[index]), index
+
+
+@pytest.mark.parametrize("policy", [CIFAR_POLICY, dataclasses.replace(CIFAR_POLICY, randaugment="")])
+def test_a_sample_looks_the_same_in_any_batch_on_any_rank_and_after_any_start(
+    split: Split, policy: Augmentation
+) -> None:
+    common = {"size": 16, "seed": 5, "epoch": 2}
+    reference = pixels(train_batches(split, policy, batch_size=1, **common))
+    assert sorted(reference) == list(range(53))
+    for changes in (
+        {"batch_size": 10},
+        {"batch_size": 53},
+        {"batch_size": 10, "start_batch": 3},
+        {"batch_size": 10, "rank": 1, "world_size": 3},
+    ):
+        assert_same_pixels(pixels(train_batches(split, policy, **common, **changes)), reference)
+    for other in ({"epoch": 3}, {"seed": 6}):
+        changed = pixels(train_batches(split, policy, batch_size=1, **(common | other)))
+        assert sum(not torch.equal(changed[index], reference[index]) for index in reference) > 40
+
+
+def test_workers_give_the_batches_of_the_main_process(split: Split, file_split: Split) -> None:
+    for some, policy in ((split, CIFAR_POLICY), (file_split, IMAGENET_POLICY)):
+        common = {"size": 16, "batch_size": 7, "seed": 1, "epoch": 4, "start_batch": 1}
+        alone = list(train_batches(some, policy, **common))
+        helped = list(train_batches(some, policy, num_workers=2, **common))
+        assert len(helped) == len(some) // 7 - 1
+        for mine, theirs in zip(alone, helped, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    for mine, theirs in zip(
+        eval_batches(file_split, size=16, batch_size=5),
+        eval_batches(file_split, size=16, batch_size=5, num_workers=2),
+        strict=True,
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_a_worker_that_the_system_ends_is_reported(split: Split) -> None:
+    batches = train_batches(split, CIFAR_POLICY, size=16, batch_size=2, seed=0, epoch=0, num_workers=1)
+    next(batches)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(InputError, match="a process that prepares images was ended by the system .*--num-workers"):
+        list(batches)
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_main_process(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from codedtool.data import eval_batches, load_dataset\n"
+        "if __name__ == '__main__':\n"
+        "    data = load_dataset('digits')\n"
+        "    batches = eval_batches(data.val, size=16, batch_size=4, num_workers=2)\n"
+        "    next(batches)\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    # All of its processes hold the pipe, so it ends when the last of them does.
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as main:
+        assert main.stdout is not None
+        assert main.stdout.readline() == b"ready\n"
+        main.kill()
+        assert main.communicate(timeout=60) == (b"", None)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_the_ranks_of_a_batch_together_are_the_batch(split: Split, world_size: int) -> None:
+    common = {"size": 16, "batch_size": 10, "seed": 0, "epoch": 0}
+    alone = list(train_batches(split, CIFAR_POLICY, **common))
+    ranks = [
+        list(train_batches(split, CIFAR_POLICY, rank=rank, world_size=world_size, **common))
+        for rank in range(world_size)
+    ]
+    assert len(alone) == num_train_batches(split, 10) == 5
+    for number, batch in enumerate(alone):
+        parts = [rank[number].indices for rank in ranks]
+        assert sorted(torch.cat(parts).tolist()) == sorted(batch.indices.tolist())
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_order_is_a_permutation_that_changes_with_epoch_and_seed(split: Split) -> None:
+    policy = Augmentation(normalization=CIFAR)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = train_batches(split, policy, size=16, batch_size=1, seed=seed, epoch=epoch)
+        return [int(batch.indices) for batch in batches]
+
+    assert sorted(order(0, 0)) == list(range(53))
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed, epoch in itertools.product(range(3), range(3))}) == 9
+
+
+def test_starting_late_reads_nothing_of_what_came_before(file_split: Split) -> None:
+    common = {"size": 16, "batch_size": 6, "seed": 0, "epoch": 0}
+    policy = Augmentation(normalization=CIFAR)
+    first = next(train_batches(file_split, policy, **common))
+    for index in first.indices.tolist():
+        Path(file_split.images[index]).unlink()
+    assert len(list(train_batches(file_split, policy, start_batch=1, **common))) == 2
+    with pytest.raises(InputError, match="cannot read the image"):
+        next(train_batches(file_split, policy, **common))
+
+
+@given(number=st.integers(0, 40), batch_size=st.integers(1, 50), world_size=st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_evaluation_gives_every_image_once_unpadded_and_in_order(number: int, batch_size: int, world_size: int) -> None:
+    split = Split(random_images(number, side=4), np.arange(number, dtype=np.int64))
+    seen: list[int] = []
+    for rank in range(world_size):
+        indices: list[int] = []
+        for batch in eval_batches(split, size=4, batch_size=batch_size, rank=rank, world_size=world_size):
+            assert 1 <= len(batch.targets) <= max(1, batch_size // world_size)
+            assert torch.equal(batch.targets, batch.indices)
+            assert np.array_equal(batch.images.permute(0, 2, 3, 1), split.images[batch.indices.numpy()])
+            indices += batch.indices.tolist()
+        assert indices == sorted(indices)
+        seen += indices
+    assert sorted(seen) == list(range(number))
+
+
+def test_batches_are_channels_last_and_normalize_keeps_that(split: Split) -> None:
+    batch = next(eval_batches(split, size=16, batch_size=8))
+    assert batch.images.shape == (8, 3, 16, 16)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert (batch.images.dtype, batch.targets.dtype, batch.indices.dtype) == (torch.uint8, torch.int64, torch.int64)
+    normalized = normalize(batch.images, CIFAR)
+    assert normalized.is_contiguous(memory_format=torch.channels_last)
+    literal = transforms.Normalize(CIFAR.mean, CIFAR.std)(batch.images / 255)
+    torch.testing.assert_close(normalized, literal, rtol=0, atol=2e-6)
+
+
+def test_the_words_are_splitmix64s() -> None:
+    # The first two outputs for the seed 1234567, as published with the algorithm's many ports.
+    state = np.array([1234567], dtype=np.uint64)
+    assert int(module._mix(state)[0]) == 6457827717110365317
+    assert int(module._mix(state + module._INCREMENT)[0]) == 3203168211198807973
+
+
+def test_crops_and_flips_are_those_of_the_words_and_all_equally_likely() -> None:
+    images, policy = random_images(6, side=8), Augmentation(normalization=CIFAR, crop_padding=2, flip=0.25)
+    words = sample_words(np.arange(6), seed=1, epoch=1)
+    varied = crop_and_flip(images, words, policy)
+    for image, word, out in zip(images, words.tolist(), varied, strict=True):
+        top, left, flip = word[0] % 5, word[1] % 5, (word[2] >> 11) / 2**53 < 0.25
+        literal = np.pad(image, ((2, 2), (2, 2), (0, 0)))[top : top + 8, left : left + 8]
+        assert np.array_equal(out, literal[:, ::-1] if flip else literal)
+    words = sample_words(np.arange(50_000), seed=0, epoch=7)
+    for column in (0, 1):
+        assert np.abs(np.bincount(words[:, column] % 9, minlength=9) / 50_000 - 1 / 9).max() < 0.006
+    assert abs(np.corrcoef(words[:, 0] % 9, words[:, 1] % 9)[0, 1]) < 0.02
+    assert abs(((words[:, 2] >> 11) < 2**52).mean() - 0.5) < 0.01
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_flip_is_all_or_nothing_at_its_ends(padding: int) -> None:
+    images, words = random_images(20), sample_words(np.arange(20), seed=0, epoch=0)
+    policy = Augmentation(normalization=CIFAR, crop_padding=padding)
+    never = crop_and_flip(images, words, policy)
+    always = crop_and_flip(images, words, dataclasses.replace(policy, flip=1.0))
+    assert np.array_equal(always, never[:, :, ::-1])
+    assert np.array_equal(images, random_images(20))
+
+
+def test_randaugment_is_timms_with_the_papers_settings() -> None:
+    images, words = random_images(12, side=32), sample_words(np.arange(12), seed=0, epoch=0)
+    ours = rand_augment(images, words, CIFAR_POLICY)
+    # What timm's create_transform gives RandAugment for 32 pixels and CIFAR-10's mean.
+    timms = rand_augment_transform("rand-m4-n3", {"translate_const": 14, "img_mean": (125, 123, 114)})
+    for image, word, out in zip(images, words.tolist(), ours, strict=True):
+        random.seed(word[4])
+        np.random.seed(word[4] % 2**32)
+        assert np.array_equal(np.asarray(timms(Image.fromarray(image))), out)
+    assert sum(np.array_equal(image, out) for image, out in zip(images, ours, strict=True)) < 6
+
+
+@pytest.mark.parametrize(("policy", "black"), [("rand-m2-n1", 1 / 30), ("rand-m4-n3", 0), ("rand-m10-n2-inc1", 1 / 15)])
+def test_any_magnitude_of_randaugment_works_and_posterize_to_no_bits_gives_black(policy: str, black: float) -> None:
+    # One of 15 operations with probability 0.5 per layer; timm keeps 0 bits below magnitude 2.5, or at 10 with inc1.
+    images, words = random_images(3000, side=8), sample_words(np.arange(3000), seed=0, epoch=0)
+    varied = rand_augment(images, words, Augmentation(normalization=CIFAR, randaugment=policy))
+    assert abs((varied.max(axis=(1, 2, 3)) == 0).mean() - black) < 0.012
+
+
+def test_the_order_is_crop_and_flip_then_randaugment_then_erasing(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, np.ndarray, np.ndarray]] = []
+
+    def spy(name: str) -> None:
+        real = getattr(module, name)
+
+        def called(images: np.ndarray, words: np.ndarray, policy: Augmentation) -> np.ndarray:
+            result = real(images, words, policy)
+            calls.append((name, images, result))
+            return result
+
+        monkeypatch.setattr(module, name, called)
+
+    for name in ("crop_and_flip", "rand_augment", "erase"):
+        spy(name)
+    policy = dataclasses.replace(CIFAR_POLICY, erasing=1.0)
+    result = module.augment(random_images(4), sample_words(np.arange(4), seed=0, epoch=0), policy)
+    assert [name for name, _, _ in calls] == ["crop_and_flip", "rand_augment", "erase"]
+    assert calls[1][1] is calls[0][2]
+    assert calls[2][1] is calls[1][2]
+    assert result is calls[2][2]
+
+
+def test_erasing_replaces_rectangles_by_noise_and_touches_nothing_else() -> None:
+    images, words = random_images(300, side=20), sample_words(np.arange(300), seed=0, epoch=0)
+    policy = Augmentation(normalization=CIFAR, erasing=0.4)
+    erased = erase(images, words, policy)
+    changed_BHW = (erased != images).any(axis=3)
+    hit = changed_BHW.any(axis=(1, 2))
+    assert 0.3 < hit.mean() < 0.5
+    for mask_HW in changed_BHW[hit]:
+        rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+        area = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+        assert 0.01 < area / 400 < 0.4
+        assert mask_HW.sum() > 0.9 * area
+    noise = normalize(torch.from_numpy(erased[changed_BHW][:, :, None, None]), CIFAR)
+    assert torch.all(noise.mean(dim=0).abs() < 0.05)
+    assert torch.all((noise.std(dim=0) - 1).abs() < 0.06)
+
+
+def test_the_global_generators_are_left_as_they_were(split: Split, file_split: Split) -> None:
+    def states() -> list[object]:
+        return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
+    before = states()
+    for _ in train_batches(
+        split, dataclasses.replace(CIFAR_POLICY, erasing=1.0), size=16, batch_size=53, seed=0, epoch=0
+    ):
+        assert states() == before
+    for workers in (0, 1):
+        common = {"size": 12, "batch_size": 6, "seed": 0, "epoch": 0}
+        assert len(list(train_batches(file_split, IMAGENET_POLICY, num_workers=workers, **common))) == 3
+        assert states() == before
+    with pytest.raises(InputError, match="RandAugment policy 'round-m9' is unknown to timm"):
+        next(
+            train_batches(
+                split, Augmentation(normalization=CIFAR, randaugment="round-m9"), size=16, batch_size=2, seed=0, epoch=0
+            )
+        )
+    assert states() == before
+
+
+@given(
+    width=st.integers(8, 90),
+    height=st.integers(8, 90),
+    size=st.sampled_from([7, 14, 32]),
+    part=st.sampled_from([0.875, 1]),
+)
+@settings(max_examples=60, deadline=None)
+def test_centre_crop_is_torchvisions_resize_and_crop(width: int, height: int, size: int, part: float) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, size=(height, width, 3), dtype=np.uint8))
+    ours = centre_crop(image, size, part=part)
+    if image.size == (size, size):
+        assert ours is image
+        return
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(int(size / part), interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(size),
+        ]
+    )(image)
+    assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+def test_evaluation_at_224_resizes_to_256(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    image = Image.fromarray(random_images(1, side=300)[0]).crop((0, 0, 300, 280))
+    image.save(path)
+    batch = next(eval_batches(Split((str(path),), np.zeros(1, np.int64)), size=224, batch_size=1))
+    resize = transforms.Resize(256, interpolation=transforms.InterpolationMode.BICUBIC)
+    literal = transforms.CenterCrop(224)(resize(image))
+    assert np.array_equal(batch.images[0].permute(1, 2, 0), np.asarray(literal))
+
+
+def test_resized_crop_is_a_part_of_the_image_resized() -> None:
+    # Red grows to the right and green downwards, so the corners of a crop say where it lies.
+    ramp = np.linspace(0, 255, 100)
+    pixels_HWC = np.stack(np.broadcast_arrays(ramp[None, :], ramp[:, None], 0.0), axis=2).astype(np.uint8)
+    areas = []
+    for word in sample_words(np.arange(200), seed=0, epoch=0):
+        crop = np.asarray(resized_crop(Image.fromarray(pixels_HWC), word, 24)).astype(float)
+        assert crop.shape == (24, 24, 3)
+        width, height = (crop[12, -1, 0] - crop[12, 0, 0]) / 255, (crop[-1, 12, 1] - crop[0, 12, 1]) / 255
+        assert 0.65 < width / height < 1.5
+        areas.append(width * height)
+    assert 0.05 < min(areas) < 0.15
+    assert 0.75 < max(areas) < 1.0
+
+
+def test_unreadable_files_stop_a_batch_or_are_left_out_and_counted(file_split: Split) -> None:
+    Path(file_split.images[4]).write_bytes(b"no image")
+    common = {"size": 16, "batch_size": 6}
+    for workers in (0, 1):
+        with pytest.raises(InputError, match=r"^cannot read the image .*4\.png .*--skip-bad-images$"):
+            list(eval_batches(file_split, num_workers=workers, **common))
+        lenient = dataclasses.replace(file_split, skip_bad_images=True)
+        with pytest.warns(UserWarning, match=r"^1 images were left out, the first: cannot read the image .*4\.png"):
+            batches = list(eval_batches(lenient, num_workers=workers, **common))
+        assert [len(batch.images) for batch in batches] == [5, 6, 6]
+        assert torch.cat([batch.indices for batch in batches]).tolist() == [i for i in range(18) if i != 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch size must be at least 1, got 0"),
+        ({"batch_size": 54}, "batch size 54 is more than the 53 training images"),
+        ({"batch_size": 2, "world_size": 3}, "batch size 2 leaves nothing for some of 3 ranks"),
+    ],
+)
+def test_batch_sizes_that_make_no_batch_are_refused(split: Split, changes: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train_batches(split, CIFAR_POLICY, **({"size": 16, "batch_size": 8, "seed": 0, "epoch": 0} | changes))
+
+
+def test_images_in_memory_are_resized_where_another_size_is_asked_for() -> None:
+    data = load_dataset("digits")
+    batch = next(eval_batches(data.val, size=16, batch_size=3))
+    literal = centre_crop(Image.fromarray(data.val.images[0]), 16, part=0.875)
+    assert np.array_equal(batch.images[0].permute(1, 2, 0), np.asarray(literal))
+    varied = next(train_batches(data.train, Augmentation(normalization=CIFAR), size=16, batch_size=3, seed=0, epoch=0))
+    whole = Image.fromarray(data.train.images[int(varied.indices[0])]).resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(varied.images[0].permute(1, 2, 0), np.asarray(whole))
