@@ -34,7 +34,7 @@ def scheme_arguments(K: int, N: int, act: int, hmin: int | str, *more: str) -> l
     return ["scheme", "--K", str(K), "--N", str(N), "--act", str(act), "--hmin", str(hmin), *more]
 
 
-@pytest.mark.parametrize("verb", [[], ["scheme"], ["verify"], ["bounds"]])
+@pytest.mark.parametrize("verb", [[], ["scheme"], ["scheme", "assign"], ["verify"], ["bounds"]])
 def test_help_answers_without_importing_anything_heavy(verb: list[str], tmp_path: Path) -> None:
     probe = (
         "import sys; from codedtool.cli import app\n"
@@ -56,14 +56,17 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     from codedtool.cli import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands |= {f"scheme {name}": command for name, command in commands["scheme"].commands.items()}
     flags = {
         name: sorted(option for parameter in command.params for option in parameter.opts if option.startswith("-"))
         for name, command in commands.items()
     }
     assert flags == {
         "scheme": sorted(
-            "--K --N --act --hmin --out --method --refine --words --time-limit --seed --force --json --quiet -q".split()
+            "--K --N --act --hmin --out --method --refine --words --with --time-limit --seed --force --json --quiet -q"
+            "".split()
         ),
+        "scheme assign": sorted("--scheme --similarity --repel --out --seed --force --json --quiet -q".split()),
         "verify": sorted("--K --N --act --hmin --max-spread --json --quiet -q".split()),
         "bounds": sorted("--K --N --act --json --quiet -q".split()),
     }
@@ -128,7 +131,10 @@ def test_words_given_are_kept_word_for_word(tmp_path: Path, scheme: CodingScheme
         (scheme_arguments(10, 10, 3, "most"), 2, "whole number or max"),
         (scheme_arguments(10, 10, 3, 4, "--out", "x.txt"), 2, "must end in .npy"),
         (scheme_arguments(10, 10, 3, 4, "--words", "01"), 2, "--words gives 1 codewords"),
-        (["scheme", "--K", "10"], 2, "Missing option"),
+        (["scheme", "--K", "10"], 2, "Missing option --N"),
+        (["scheme", "assign", "--similarity", "m.npy"], 2, "Missing option"),
+        (["scheme", "assign", "--scheme", "gone.npy", "--similarity", "m.npy"], 2, "gone.npy: cannot be read"),
+        (scheme_arguments(10, 10, 3, 4, "--with", "gone.npy"), 2, "gone.npy: cannot be read"),
         (["verify"], 2, "schemes does not exist"),
         (["bounds", "--K", "10", "--N", "99", "--act", "3"], 2, "64"),
     ],
@@ -147,6 +153,32 @@ def test_an_error_under_json_is_one_document_too(tmp_path: Path) -> None:
     done = run(*scheme_arguments(100, 10, 3, 4, "--json"), cwd=tmp_path)
     assert done.returncode == 3
     assert json.loads(done.stdout)["exit_code"] == 3
+
+
+def test_rows_are_ordered_for_the_joint_distance(tmp_path: Path, scheme: CodingScheme) -> None:
+    scheme.save(tmp_path / "three.npy")
+    done = run(*scheme_arguments(10, 10, 5, 4, "--with", "three.npy", "--out", "five.npy", "--json"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = CodingScheme.load(tmp_path / "five.npy")
+    both = np.hstack([found.table, scheme.table])
+    joint = min(int((both[i] != both[j]).sum()) for i in range(10) for j in range(i))
+    assert joint == json.loads(done.stdout)["joint"]["joint_min_distance"] >= 8
+    assert found.spread == 0
+
+
+def test_similar_classes_get_overlapping_codewords(tmp_path: Path, scheme: CodingScheme) -> None:
+    scheme.save(tmp_path / "s.npy")
+    similarity = np.kron(np.eye(5), np.ones((2, 2)))
+    np.save(tmp_path / "m.npy", similarity)
+    done = run("scheme", "assign", "--scheme", "s.npy", "--similarity", "m.npy", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ordered = CodingScheme.load(tmp_path / "s_assigned.npy")
+    assert sorted(ordered.words.tolist()) == sorted(scheme.words.tolist())
+
+    def overlap(table: np.ndarray) -> int:
+        return sum(int(table[2 * pair] @ table[2 * pair + 1]) for pair in range(5))
+
+    assert overlap(ordered.table) > overlap(scheme.table)
 
 
 def test_verify_fails_with_exit_3_and_names_the_rule(tmp_path: Path, table: np.ndarray) -> None:

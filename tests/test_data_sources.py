@@ -20,6 +20,7 @@ from torchvision.datasets import CIFAR10
 from codedtool.data import augmentation_for, check_num_classes, load_dataset
 from codedtool.data import folder as folder_module
 from codedtool.errors import InputError
+from codedtool.training.recipe import recipe_for
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +263,15 @@ def test_each_data_set_has_the_papers_augmentation(tree: Path) -> None:
     for name, policy in (("cifar10", "rand-m4-n3"), ("cifar100", "rand-m2-n1")):
         cifar = augmentation_for(dataclasses.replace(digits, name=name))
         assert (cifar.crop_padding, cifar.flip, cifar.randaugment, cifar.erasing) == (4, 0.5, policy, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["cifar10", "cifar100", "folder", "digits", "synthetic"])
+def test_the_recipes_have_the_augmentation_of_their_data_set(kind: str) -> None:
+    name = kind + {"folder": ":images", "synthetic": ":10"}.get(kind, "")
+    augmentation = dataclasses.asdict(augmentation_for(dataclasses.replace(load_dataset("digits"), name=name)))
+    augmentation.pop("normalization")
+    recipe = dataclasses.asdict(recipe_for(name))
+    assert augmentation == {key: recipe[key] for key in augmentation}
 
 
 @pytest.fixture

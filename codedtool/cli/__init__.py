@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from codedtool import __version__
-from codedtool.cli import bounds, scheme, verify
+from codedtool.cli import assign, bounds, scheme, verify
 
 app = typer.Typer(
     name="codedtool",
@@ -32,7 +32,10 @@ def codedtool(
     """Find coding schemes, prove how good they are, and build classifiers whose information paths follow them."""
 
 
-app.command("scheme")(scheme.scheme)
+schemes = typer.Typer(invoke_without_command=True)
+schemes.callback()(scheme.scheme)
+schemes.command("assign")(assign.assign)
+app.add_typer(schemes, name="scheme")
 app.command("verify")(verify.verify)
 app.command("bounds")(bounds.bounds)
 

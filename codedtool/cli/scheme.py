@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -24,17 +25,36 @@ from codedtool.errors import InputError
 from codedtool.files import refuse_existing
 
 if TYPE_CHECKING:
+    from codedtool.coding.pairing import JointOrder
+    from codedtool.coding.scheme import CodingScheme
     from codedtool.coding.search import SchemeResult
 
 
 @verb
 def scheme(
-    num_classes: Annotated[int, typer.Option("--K", help="Number of classes (codewords).")],
-    length: Annotated[int, typer.Option("--N", help="Number of subNNs per block: the length of a codeword, 2..64.")],
-    act: Annotated[int, typer.Option("--act", help="Ones per codeword: the active subNNs of a class.")],
+    context: typer.Context,
+    num_classes: Annotated[
+        int | None, typer.Option("--K", help="Number of classes (codewords).", show_default="required")
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            "--N", help="Number of subNNs per block: the length of a codeword, 2..64.", show_default="required"
+        ),
+    ] = None,
+    act: Annotated[
+        int | None,
+        typer.Option("--act", help="Ones per codeword: the active subNNs of a class.", show_default="required"),
+    ] = None,
     hmin: Annotated[
-        str, typer.Option("--hmin", metavar="INT|max", help="Minimum Hamming distance, or max for the highest found.")
-    ],
+        str | None,
+        typer.Option(
+            "--hmin",
+            metavar="INT|max",
+            help="Minimum Hamming distance, or max for the highest found.",
+            show_default="required",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="The .npy to write.", show_default="schemes/k{K}_{act}of{N}_h{H}.npy"),
@@ -55,6 +75,10 @@ def scheme(
         str | None,
         typer.Option("--words", help="Do not search: take these K codewords, separated by commas, in this order."),
     ] = None,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", help="Order the rows for the joint distance with this scheme's rows; repeatable."),
+    ] = None,
     time_limit: Annotated[
         float, typer.Option("--time-limit", min=0.0, help="Seconds after which the best so far is taken.")
     ] = 300.0,
@@ -64,6 +88,12 @@ def scheme(
     quiet: Quiet = False,
 ) -> None:
     """Find K codewords of weight N_act at distance >= H_min with even columns, and write them with their proof."""
+    if context.invoked_subcommand is not None:
+        return
+    # Not required by the parser, which would then ask for them before `scheme assign` too.
+    if num_classes is None or length is None or act is None or hmin is None:
+        given = {"--K": num_classes, "--N": length, "--act": act, "--hmin": hmin}
+        raise InputError(f"Missing option {next(name for name, value in given.items() if value is None)}; see --help")
     distance = _parse_distance(hmin)
     target = out
     if target is None and distance != "max":
@@ -71,8 +101,11 @@ def scheme(
     if target is not None:
         _refuse_target(target, force=force)
 
+    from codedtool.coding.pairing import order_jointly
     from codedtool.coding.search import SearchInterrupted, find_scheme, scheme_from_words
 
+    companions = _load_companions(others or [], num_classes)
+    joint = None
     budget = Budget(time_limit)
     try:
         with progress_display(quiet=quiet) as progress, interruptible(budget):
@@ -92,16 +125,22 @@ def scheme(
                 raise InputError("--words takes a number for --hmin, not max: given words are checked, not searched")
             else:
                 result = scheme_from_words(words.split(","), num_classes, length, act, distance, progress=progress)
+            if companions:
+                joint = order_jointly(result.scheme, companions, seed=seed, budget=budget, progress=progress)
+                result = dataclasses.replace(result, scheme=joint.scheme)
     except SearchInterrupted as interruption:
         # Outside of `interruptible`, whose alarm must not cut the saving short.
         _save_partial(interruption.best, target)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    if joint is not None and joint.stopped == "interrupted":
+        _save_partial(result, target, joint)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if target is None:
         target = default_path(num_classes, length, act, result.scheme.min_distance)
-    result.scheme.save(target, provenance=_provenance(result), force=force)
+    result.scheme.save(target, provenance=_provenance(result, joint), force=force)
     if json_output:
-        print_json({"path": str(target), **result.to_json()})
-    _describe(result, target, to_stderr=json_output)
+        print_json({"path": str(target), **result.to_json(), "joint": None if joint is None else joint.provenance()})
+    _describe(result, joint, target, to_stderr=json_output)
 
 
 def default_path(num_classes: int, length: int, act: int, min_distance: int) -> Path:
@@ -126,7 +165,20 @@ def _refuse_target(target: Path, *, force: bool) -> None:
     refuse_existing(target.with_suffix(".json"), force=force)
 
 
-def _provenance(result: SchemeResult) -> dict[str, Any]:
+def _load_companions(paths: list[Path], num_classes: int) -> list[CodingScheme]:
+    """The schemes of ``--with``; InputError for one of another K."""
+    from codedtool.coding.scheme import CodingScheme
+
+    companions = []
+    for path in paths:
+        companion = CodingScheme.load(path)
+        if companion.num_classes != num_classes:
+            raise InputError(f"--with {path}: it has K={companion.num_classes} rows, --K asks for {num_classes}")
+        companions.append(companion)
+    return companions
+
+
+def _provenance(result: SchemeResult, joint: JointOrder | None = None) -> dict[str, Any]:
     """The result's record, the command that makes it again, and the versions it was made with."""
     from importlib.metadata import version
 
@@ -135,6 +187,7 @@ def _provenance(result: SchemeResult) -> dict[str, Any]:
     arguments = [argument for argument in sys.argv[1:] if argument not in ("--json", "--quiet", "-q", "--force")]
     return {
         **result.provenance(),
+        **({} if joint is None else {"joint": joint.provenance()}),
         "command": shlex.join(["codedtool", *arguments]),
         "versions": {
             "codedtool": __version__,
@@ -143,7 +196,7 @@ def _provenance(result: SchemeResult) -> dict[str, Any]:
     }
 
 
-def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
+def _save_partial(best: SchemeResult | None, target: Path | None, joint: JointOrder | None = None) -> None:
     """Save what an interrupted search had, beside the target, and say so."""
     if best is None:
         typer.echo("interrupted: fewer than K codewords were known, nothing to save", err=True)
@@ -151,11 +204,11 @@ def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
     found = best.scheme
     target = target or default_path(found.num_classes, found.length, found.act, found.min_distance)
     partial = target.with_name(f"{target.stem}.partial.npy")
-    found.save(partial, provenance=_provenance(best), force=True)
+    found.save(partial, provenance=_provenance(best, joint), force=True)
     typer.echo(f"interrupted: the best scheme so far (spread {found.spread}) is in {partial}", err=True)
 
 
-def _describe(result: SchemeResult, target: Path, *, to_stderr: bool) -> None:
+def _describe(result: SchemeResult, joint: JointOrder | None, target: Path, *, to_stderr: bool) -> None:
     """Say what was found, how good it is, and where it is."""
     found = result.scheme
     K, N, act = found.num_classes, found.length, found.act
@@ -177,6 +230,11 @@ def _describe(result: SchemeResult, target: Path, *, to_stderr: bool) -> None:
     if result.greedy_size is not None:
         how = f"|G| = {result.greedy_size} of {result.num_words} words; {how}"
     lines.append(how)
+    if joint is not None:
+        bound = "no order does better"
+        if not joint.is_optimal:
+            bound = f"not proved the best: up to {joint.bound.min_distance} is not excluded"
+        lines.append(f"jointly H_min = {joint.joint_min_distance}, {joint.pairs_at_joint_min} pairs at it; {bound}")
     if result.stopped is not None:
         lines.append(f"stopped by the {result.stopped}: a longer search may do better and may differ")
     seconds = result.seconds

@@ -35,7 +35,8 @@ class Batch(NamedTuple):
     """One rank's part of one batch.
 
     Attributes:
-        images: (B, 3, H, W) uint8, channels last in memory; `normalize` makes the network's input of them.
+        images: (B, 3, H, W) uint8, channels last in memory; `normalize` makes the network's input of them, on the
+            device, for as float32 they would be four times the bytes to copy there.
         targets: (B,) int64 classes.
         indices: (B,) int64 numbers of the images in their split.
     """

@@ -1,0 +1,106 @@
+"""``codedtool scheme assign``: give similar classes codewords that overlap more, or less."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codedtool.budget import Budget
+from codedtool.cli.session import (
+    EXIT_INTERRUPTED,
+    Json,
+    Quiet,
+    interruptible,
+    print_json,
+    progress_display,
+    say,
+    verb,
+)
+from codedtool.errors import InputError
+from codedtool.files import refuse_existing
+
+if TYPE_CHECKING:
+    from codedtool.coding.assignment import Assignment
+
+
+@verb
+def assign(
+    scheme: Annotated[Path, typer.Option("--scheme", help="The scheme (.npy) whose rows are to be ordered.")],
+    similarity: Annotated[
+        Path,
+        typer.Option("--similarity", help="A K x K matrix (.npy): similarities, or a confusion matrix of counts."),
+    ],
+    repel: Annotated[bool, typer.Option("--repel", help="Let similar classes overlap less instead of more.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The .npy to write.", show_default="SCHEME_assigned.npy")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Order a scheme's rows so that codewords of similar classes overlap more, and compare with random orders."""
+    target = out or scheme.with_name(f"{scheme.stem}_{'repelled' if repel else 'assigned'}.npy")
+    if target.suffix != ".npy":
+        raise InputError(f"--out {target}: a scheme's file name must end in .npy")
+    for output in (target, target.with_suffix(".json")):
+        refuse_existing(output, force=force)
+
+    from codedtool.coding.assignment import assign_classes, load_similarity
+    from codedtool.coding.scheme import CodingScheme
+
+    given = CodingScheme.load(scheme)
+    matrix = load_similarity(similarity, given.num_classes)
+    budget = Budget()
+    with progress_display(quiet=quiet) as progress, interruptible(budget):
+        result = assign_classes(given, matrix, repel=repel, seed=seed, budget=budget, progress=progress)
+    provenance = _provenance(result, given.sha256, similarity)
+    if result.stopped == "interrupted":
+        target = target.with_name(f"{target.stem}.partial.npy")
+        result.scheme.save(target, provenance=provenance, force=True)
+        typer.echo(f"interrupted: the best order so far is in {target}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    result.scheme.save(target, provenance=provenance, force=force)
+    if json_output:
+        print_json({"path": str(target), **result.scheme.summary(), **provenance, "seconds": result.seconds})
+    for line in _description(result, target):
+        say(line, to_stderr=json_output)
+
+
+def _provenance(result: Assignment, given_sha256: str, similarity: Path) -> dict[str, Any]:
+    """The result's record, what it was made from, the command that makes it again, and the versions."""
+    import hashlib
+    from importlib.metadata import version
+
+    from codedtool import __version__
+
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--json", "--quiet", "-q", "--force")]
+    return {
+        **result.provenance(),
+        "input_sha256": given_sha256,
+        "similarity_sha256": hashlib.sha256(similarity.read_bytes()).hexdigest(),
+        "command": shlex.join(["codedtool", *arguments]),
+        "versions": {
+            "codedtool": __version__,
+            **{package: version(package) for package in ("numpy", "numba", "scipy")},
+        },
+    }
+
+
+def _description(result: Assignment, target: Path) -> list[str]:
+    """What was found, against random orders, and where it is."""
+    goal = "smallest" if result.repel else "largest"
+    deviations = ""
+    if result.random_std > 0:
+        away = abs(result.overlap - result.random_mean) / result.random_std
+        deviations = f", {away:.1f} standard deviations away"
+    return [
+        f"overlap of similar classes {result.overlap:.4f}, the {goal} found ({result.method}, seed {result.seed})",
+        f"as given {result.given_overlap:.4f}; random orders {result.random_mean:.4f} +- {result.random_std:.4f}"
+        f"{deviations}, {result.num_beaten} of {result.num_random} beaten",
+        f"wrote {target} in {result.seconds:.2f} s",
+    ]
