@@ -34,7 +34,7 @@ def scheme_arguments(K: int, N: int, act: int, hmin: int | str, *more: str) -> l
     return ["scheme", "--K", str(K), "--N", str(N), "--act", str(act), "--hmin", str(hmin), *more]
 
 
-@pytest.mark.parametrize("verb", [[], ["scheme"], ["scheme", "assign"], ["verify"], ["bounds"]])
+@pytest.mark.parametrize("verb", [[], ["scheme"], ["scheme", "assign"], ["verify"], ["bounds"], ["train"], ["eval"]])
 def test_help_answers_without_importing_anything_heavy(verb: list[str], tmp_path: Path) -> None:
     probe = (
         "import sys; from codedtool.cli import app\n"
@@ -69,6 +69,23 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "scheme assign": sorted("--scheme --similarity --repel --out --seed --force --json --quiet -q".split()),
         "verify": sorted("--K --N --act --hmin --max-spread --json --quiet -q".split()),
         "bounds": sorted("--K --N --act --json --quiet -q".split()),
+        "train": sorted(
+            [
+                *"--scheme --stages --uncoded-stages --config --run-name --resume --checkpoint --no-download".split(),
+                *"--json --quiet -q".split(),
+                *"--data --preset --epochs --batch-size --micro-batch --lr --min-lr --warmup-epochs".split(),
+                *"--warmup-lr --cooldown-epochs --momentum --nesterov --weight-decay --norm-decay".split(),
+                *"--label-smoothing --mu".split(),
+                *"--p-drop --exponent --crop-padding --random-resized-crop --flip --randaugment --erasing".split(),
+                *"--erasing-count --train-size --eval-size --ema-decay --sync-bn --skip-bad-images --seed".split(),
+                *"--precision --channels-last --compile --data-dir --device --num-workers --checkpoint-minutes".split(),
+                "--tensorboard",
+            ]
+        ),
+        "eval": sorted(
+            "--run --checkpoint --no-download --json --quiet -q --data --data-dir --skip-bad-images --eval-size "
+            "--batch-size --precision --channels-last --device --num-workers".split()
+        ),
     }
 
 

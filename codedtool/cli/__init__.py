@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from codedtool import __version__
-from codedtool.cli import assign, bounds, scheme, verify
+from codedtool.cli import assign, bounds, evaluate, scheme, train, verify
 
 app = typer.Typer(
     name="codedtool",
@@ -38,6 +38,8 @@ schemes.command("assign")(assign.assign)
 app.add_typer(schemes, name="scheme")
 app.command("verify")(verify.verify)
 app.command("bounds")(bounds.bounds)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
 
 
 def main() -> None:

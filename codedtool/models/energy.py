@@ -228,11 +228,10 @@ class _NormalizedSum(torch.autograd.Function):
         weight_of_BN = grad_energies_BN * (2 / _count(h_BDHW, weight_CD))
         grad_h = grad_h.mul_(factors).addcmul_(_apply_metric(metric_Ndd, h_BDHW), _spread(weight_of_BN, h_BDHW))
         weighted_N1D = torch.bmm(weight_of_BN.T[:, None, :], grams_BNdd.flatten(2).transpose(0, 1))
-        grad_weight = grad_weight.to(weight_CD.dtype)
-        _by_subnn_first(grad_weight, num_subnns).baddbmm_(
-            _by_subnn_first(weight_CD, num_subnns), weighted_N1D.view(num_subnns, width_d, width_d).to(weight_CD.dtype)
-        )
-        return grad_h, grad_weight, None, None, None, None
+        weighted_Ndd = weighted_N1D.view(num_subnns, width_d, width_d).to(weight_CD.dtype)
+        of_energies_NCd = torch.bmm(_by_subnn_first(weight_CD, num_subnns), weighted_Ndd)
+        of_energies = of_energies_NCd.transpose(0, 1).reshape(weight_CD.shape)
+        return grad_h, grad_weight.to(weight_CD.dtype) + of_energies, None, None, None, None
 
 
 def _apply_metric(metric_Ndd: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:

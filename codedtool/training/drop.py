@@ -1,0 +1,67 @@
+"""Which subNNs dropSubNNs drops (section 3.2): a function of seed, epoch and sample, and of nothing else.
+
+A counter-based generator instead of the device's own: the masks are the same on every device, for every split of a
+batch over ranks, workers and micro-batches, and after a resume in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+import torch
+
+# SplitMix64 (Steele, Lea & Flood, 2014): the increment and the two multipliers, as signed 64-bit integers.
+_INCREMENT = 0x9E3779B97F4A7C15 - 2**64
+_FIRST = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND = 0x94D049BB133111EB - 2**64
+
+_BITS = 53
+
+
+def drop_key(*, seed: int, epoch: int, group: int) -> torch.Tensor:
+    """What tells one epoch's masks of one group of blocks from all others, (1,) int64 on the CPU.
+
+    A tensor, and not a number of the step's graph: XLA would compile the step again for every epoch.
+
+    Args:
+        seed, epoch: of the run.
+        group: 0-based number of the group of consecutive blocks that share a scheme.
+    """
+    key = torch.tensor([seed], dtype=torch.int64)
+    for part in (epoch, group):
+        key = _mix(key + part)
+    return key
+
+
+def drop_mask(indices_B: torch.Tensor, key: torch.Tensor, *, length: int, p_drop: float) -> torch.Tensor:
+    """DropSubNNs' factors for one group of blocks.
+
+    Args:
+        indices_B: (B,) int64, the samples' numbers in the training set.
+        key: `drop_key` on the device of ``indices_B``.
+        length: N, the number of subNNs.
+        p_drop: probability of dropping a subNN, 0 <= p < 1.
+
+    Returns:
+        (B, N) float32 on the same device: 0 where dropped, 1 / (1 - p_drop) elsewhere.
+    """
+    words_B = _mix(key + indices_B)
+    columns_N = torch.arange(length, dtype=torch.int64, device=indices_B.device)
+    words_BN = _mix(words_B[:, None] + columns_N[None, :])
+    uniform_BN = _shift(words_BN, 64 - _BITS)
+    return (uniform_BN >= int(p_drop * 2**_BITS)).to(torch.float32) / (1.0 - p_drop)
+
+
+def _mix(words: torch.Tensor) -> torch.Tensor:
+    """SplitMix64's output for each state: int64 in, int64 out, overflow wraps."""
+    words = words + _INCREMENT
+    words = (words ^ _shift(words, 30)) * _FIRST
+    words = (words ^ _shift(words, 27)) * _SECOND
+    return words ^ _shift(words, 31)
+
+
+def _shift(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """A logical right shift of int64 by 1 to 62 bits.
+
+    The sign is moved by itself: XLA divides where PyTorch shifts, and the two differ for negative numbers.
+    """
+    sign = (words < 0).to(torch.int64) * (1 << (63 - bits))
+    return ((words & (2**63 - 1)) >> bits) + sign

@@ -1,0 +1,68 @@
+"""Evaluation (table 2 and figure 4): accuracy, losses and early decoders, exact for any number of ranks."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from codedtool.budget import Progress
+from codedtool.data import Normalization, Split, eval_batches, normalize
+from codedtool.models.network import CodedResNeXt
+from codedtool.training.recipe import Recipe
+from codedtool.training.runtime import Runtime
+from codedtool.training.totals import Totals, stacked
+
+_REPORT_SECONDS = 0.5
+
+
+@torch.no_grad()
+def evaluate(
+    network: CodedResNeXt,
+    split: Split,
+    normalization: Normalization,
+    recipe: Recipe,
+    runtime: Runtime,
+    *,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Evaluate without dropping, padding or test-time augmentation; every rank gets the result over all ranks.
+
+    Args:
+        network: left in the mode it was in.
+        split: the images; each is seen once over all ranks.
+        normalization: what the network was trained with.
+        recipe: its eval_size and batch_size are used.
+
+    Returns:
+        `Totals.means`, with the early decoders' accuracy per block.
+    """
+    was_training = network.training
+    network.eval()
+    totals = Totals(network.block_names, runtime.device, decoders=True)
+    seen, reported = 0, time.monotonic()
+    batches = eval_batches(
+        split,
+        size=recipe.eval_size,
+        batch_size=recipe.batch_size,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        num_workers=runtime.num_workers,
+        pin_memory=runtime.pin_memory,
+    )
+    for images, targets, _ in batches:
+        images_BCHW, targets_B = normalize(runtime.put(images), normalization), runtime.put(targets)
+        with runtime.autocast():
+            output = network(images_BCHW, targets_B)
+        logits_BK = output.logits.float()
+        loss = functional.cross_entropy(logits_BK, targets_B) if len(targets) else logits_BK.sum()
+        totals.add(loss, stacked(output.coding_losses, loss), logits_BK, targets_B, network.decode(output.energies))
+        runtime.mark()
+        seen += len(targets) * runtime.world_size
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
+            progress("evaluating", min(seen, len(split)), len(split))
+    network.train(was_training)
+    return totals.means(runtime.sum(totals.sums))

@@ -1,0 +1,343 @@
+"""The training loop and the evaluation: they know a network, batches and a `Runtime`, and no device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from codedtool.budget import Budget, Progress
+from codedtool.data import Augmentation, Batch, ImageData, normalize, num_train_batches, train_batches
+from codedtool.models.network import CodedResNeXt
+from codedtool.training.board import Board
+from codedtool.training.drop import drop_key, drop_mask
+from codedtool.training.evaluation import evaluate
+from codedtool.training.optimizer import build_average, build_optimizer
+from codedtool.training.run import Run
+from codedtool.training.runtime import Runtime
+from codedtool.training.sync_bn import average_statistics
+from codedtool.training.totals import DivergedError, FiniteWatch, Totals, all_finite, stacked
+
+# Steps between two looks at what only the device, or another rank, knows.
+_LOOK_EVERY = 20
+
+_REPORT_SECONDS = 0.5
+
+
+class Interrupted(Exception):  # noqa: N818  # not an error: the user asked for it
+    """Training stopped because it was asked to; the last checkpoint is where it stopped."""
+
+
+class Trainer:
+    """Everything that one training run holds in memory, and the loop over its epochs.
+
+    Args:
+        run: where checkpoints and metrics go.
+        network: on the runtime's device already.
+        prepared: what `Runtime.prepare` made of it.
+        data: the data set.
+        runtime: the device.
+        budget: polled after every step; asking it to stop saves a checkpoint and raises `Interrupted`.
+        progress: where to report.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        network: CodedResNeXt,
+        prepared: nn.Module,
+        data: ImageData,
+        runtime: Runtime,
+        *,
+        budget: Budget,
+        progress: Progress,
+    ) -> None:
+        self.run = run
+        self.recipe = run.recipe
+        self.network = network
+        self.prepared = prepared
+        self.data = data
+        self.runtime = runtime
+        self.budget = budget
+        self.progress = progress
+        self.optimizer = build_optimizer(network, self.recipe)
+        self.average = build_average(network, self.recipe)
+        self.history: list[dict[str, Any]] = []
+        self.best_accuracy = -1.0
+        self.epoch = 0
+        self.step = 0
+        self._totals = self._new_totals()
+        self._last_save = time.monotonic()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; what is left over of its images is not used in it."""
+        return num_train_batches(self.data.train, self.recipe.batch_size)
+
+    def fit(self) -> None:
+        """Train from where the counters stand to the last epoch; a checkpoint and a row of metrics after each.
+
+        Raises:
+            Interrupted: the budget asked to stop; a checkpoint was saved first.
+            DivergedError: a loss or a weight is not finite; names the step, the term and the last good checkpoint.
+            InputError: a checkpoint could not be written.
+        """
+        board = None
+        if self.recipe.tensorboard and self.runtime.is_main:
+            board = Board(self.run.path / "tensorboard", self.epoch)
+        while self.epoch < self.recipe.epochs:
+            start = time.monotonic()
+            first_step = self.step
+            self._train_epoch(start)
+            seconds = time.monotonic() - start
+            train = self._totals.means(self.runtime.sum(self._totals.sums))
+            average_statistics(self.network, self.runtime)
+            val = evaluate(
+                self.evaluated,
+                self.data.val,
+                self.run.normalization,
+                self.recipe,
+                self.runtime,
+                progress=self.progress,
+            )
+            row = {
+                "epoch": self.epoch + 1,
+                "lr": self.recipe.learning_rate(self.epoch),
+                **_flat(train, "train"),
+                **_flat(val, "val"),
+                "images_per_second": round((self.steps_per_epoch - first_step) * self.recipe.batch_size / seconds, 1),
+            }
+            self.history.append(row)
+            best = val["accuracy"] > self.best_accuracy
+            self.best_accuracy = max(self.best_accuracy, val["accuracy"])
+            self.epoch, self.step = self.epoch + 1, 0
+            self._totals = self._new_totals()
+            self.save(best=best)
+            if self.runtime.is_main:
+                self.run.write_metrics(self.history)
+            if board is not None:
+                board.write(row)
+            self._poll()
+
+    @property
+    def evaluated(self) -> CodedResNeXt:
+        """The network to evaluate and keep: the moving average where there is one."""
+        if self.average is None:
+            return self.network
+        assert isinstance(self.average.module, CodedResNeXt)
+        return self.average.module
+
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint of where the loop stands; every rank calls it.
+
+        Raises:
+            DivergedError: the weights are not finite; nothing is written.
+            InputError: the write failed.
+        """
+        average_statistics(self.network, self.runtime)
+        sums = self.runtime.sum(self._totals.sums)
+        if not all_finite(list(self.network.state_dict().values())):
+            raise DivergedError(f"the weights are not finite after {self._where()}; {self._advice()}")
+        if self.runtime.is_main:
+            state = {
+                "epoch": self.epoch,
+                "step": self.step,
+                "best_accuracy": self.best_accuracy,
+                "history": self.history,
+                "sums": sums,
+                "optimizer": self.optimizer.state_dict(),
+                "runtime": self.runtime.state(),
+                "world_size": self.runtime.world_size,
+            }
+            if self.average is not None:
+                # The weights that are saved are the average's; these are the ones that training goes on with.
+                state["network"] = self.network.state_dict()
+                state["average"] = int(self.average.n_averaged)
+            name = f"e{self.epoch:04d}s{self.step:06d}"
+            self.run.checkpoints.save(name, self.evaluated.state_dict(), state, metadata=self.run.metadata(), best=best)
+        self._last_save = time.monotonic()
+
+    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Go back to where `save` was called."""
+        self.evaluated.load_state_dict(weights)
+        if self.average is not None:
+            self.network.load_state_dict(state["network"])
+            self.average.n_averaged.fill_(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.runtime.restore(state["runtime"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.best_accuracy = state["best_accuracy"]
+        self.history = list(state["history"])
+        if self.runtime.is_main:
+            self._totals.sums = state["sums"].to(self.runtime.device)
+
+    def _train_epoch(self, start: float) -> None:
+        """The steps of the current epoch that are still to do."""
+        recipe, runtime = self.recipe, self.runtime
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate(self.epoch)
+        self.network.train()
+        watch = FiniteWatch(self.network.block_names, self.runtime.device)
+        keys = [
+            runtime.put(drop_key(seed=recipe.seed, epoch=self.epoch, group=group))
+            for group in range(len(self.network.drop_group_lengths))
+        ]
+        runtime.mark()
+        first_step, reported = self.step, 0.0
+        for images, targets, indices in self._train_batches():
+            self._train_step(images, targets, indices, keys, watch)
+            self.step += 1
+            if self.step % _LOOK_EVERY == 0 or self.step == self.steps_per_epoch:
+                self._check(watch, first_step)
+            now = time.monotonic()
+            if now - reported > _REPORT_SECONDS:
+                reported = now
+                self._report(now - start, first_step)
+            if self.step < self.steps_per_epoch:
+                self._poll(watch, first_step)
+
+    def _train_step(
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        indices: torch.Tensor,
+        keys: Sequence[torch.Tensor],
+        watch: FiniteWatch,
+    ) -> None:
+        """One optimizer step; the losses of micro-batches and ranks are shares of the mean over the global batch.
+
+        With several micro-batches the gradients are those of the whole batch, except that BatchNorm normalises, and
+        counts into its running statistics, each micro-batch by itself.
+        """
+        recipe, runtime = self.recipe, self.runtime
+        micro = recipe.micro_batch or max(len(targets), 1)
+        parts = list(zip(images.split(micro), targets.split(micro), indices.split(micro), strict=True))
+        for number, part in enumerate(parts, start=1):
+            images_BCHW, targets_B, indices_B = (runtime.put(tensor) for tensor in part)
+            images_BCHW = normalize(images_BCHW, self.run.normalization)
+            hold = number < len(parts)
+            with runtime.accumulate(self.prepared) if hold else nullcontext():
+                with runtime.autocast():
+                    output = self.prepared(images_BCHW, targets_B, drop_masks=self._drop_masks(indices_B, keys))
+                logits_BK = output.logits.float()
+                loss = functional.cross_entropy(logits_BK, targets_B, label_smoothing=recipe.label_smoothing)
+                coding_losses = stacked(output.coding_losses, loss)
+                total = loss + recipe.mu * coding_losses.sum()
+                runtime.backward(total * (len(targets_B) / recipe.batch_size))
+            self._totals.add(loss, coding_losses, logits_BK.detach(), targets_B)
+            watch.see(loss, coding_losses)
+            if hold:
+                runtime.mark()
+        watch.next_step()
+        runtime.step(self.optimizer)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def _poll(self, watch: FiniteWatch | None = None, first_step: int = 0) -> None:
+        """Stop or save when it is time; all ranks decide the same, so several look at each other only now and then."""
+        stop = self.budget.stop_reason() is not None
+        within_epoch = watch is not None
+        waited = time.monotonic() - self._last_save
+        due = within_epoch and self.runtime.is_main and waited >= 60 * self.recipe.checkpoint_minutes
+        if self.runtime.world_size > 1:
+            if within_epoch and self.step % _LOOK_EVERY:
+                return
+            flags = torch.tensor([float(stop), float(due)], device=self.runtime.device)
+            stop, due = (flag > 0 for flag in self.runtime.sum(flags).tolist())
+        if watch is not None and (stop or due):
+            self._check(watch, first_step)
+            self.save()
+        if stop:
+            last = self.run.checkpoints.index()["last"]
+            raise Interrupted(f"checkpoint {last} is saved; go on with --resume --run-name {self.run.name}")
+
+    def _check(self, watch: FiniteWatch, first_step: int) -> None:
+        """Raise DivergedError when a loss since ``first_step`` of this epoch was not finite."""
+        bad = watch.first_bad()
+        if bad is not None:
+            steps, term = bad
+            raise DivergedError(
+                f"the {term} is not finite in epoch {self.epoch + 1}, step {first_step + steps + 1}; {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        last = self.run.checkpoints.index().get("last")
+        good = f"the last good checkpoint is {self.run.checkpoints.folder / last}" if last else "no checkpoint yet"
+        return f"{good}; train again with a lower --lr or --mu" + (
+            "" if self.recipe.precision == "fp32" else ", or with --precision fp32"
+        )
+
+    def _where(self) -> str:
+        return f"epoch {self.epoch}, step {self.step}" if self.step else f"epoch {self.epoch}"
+
+    def _report(self, seconds: float, first_step: int) -> None:
+        """Progress with this process's own running means; nobody waits for another rank."""
+        means = self._totals.means()
+        images = (self.step - first_step) * self.recipe.batch_size
+        rate = images / max(seconds, 1e-9)
+        done = self.epoch + self.step / self.steps_per_epoch
+        left = (self.recipe.epochs - done) * self.steps_per_epoch * self.recipe.batch_size / max(rate, 1e-9)
+        best = f", best {self.best_accuracy:.2%}" if self.history else ""
+        note = (
+            f"epoch {self.epoch + 1}/{self.recipe.epochs}, loss {means['loss']:.4f}, "
+            f"accuracy {means['accuracy']:.2%}{best}, {rate:.0f} images/s, {_duration(left)} left"
+        )
+        self.progress("training", done, self.recipe.epochs, note)
+
+    def _new_totals(self) -> Totals:
+        return Totals(self.network.block_names, self.runtime.device, decoders=False)
+
+    def _drop_masks(self, indices_B: torch.Tensor, keys: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
+        """One (B, N) mask per group of consecutive blocks with one scheme; None where nothing is dropped."""
+        if self.recipe.p_drop == 0:
+            return None
+        lengths = self.network.drop_group_lengths
+        return [
+            drop_mask(indices_B, key, length=length, p_drop=self.recipe.p_drop)
+            for key, length in zip(keys, lengths, strict=True)
+        ]
+
+    def _train_batches(self) -> Iterable[Batch]:
+        """What is left of this epoch: this rank's part of every batch."""
+        recipe = self.recipe
+        augmentation = Augmentation(
+            normalization=self.run.normalization,
+            crop_padding=0 if recipe.random_resized_crop else recipe.crop_padding,
+            random_resized_crop=recipe.random_resized_crop,
+            flip=recipe.flip,
+            randaugment=recipe.randaugment,
+            erasing=recipe.erasing,
+            erasing_count=recipe.erasing_count,
+        )
+        return train_batches(
+            self.data.train,
+            augmentation,
+            size=recipe.train_size,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            epoch=self.epoch,
+            start_batch=self.step,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            num_workers=self.runtime.num_workers,
+            pin_memory=self.runtime.pin_memory,
+        )
+
+
+def _flat(means: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """One flat row: ``train_loss``, ``train_coding_loss_s3.1``, …"""
+    row = {f"{prefix}_loss": means["loss"], f"{prefix}_accuracy": means["accuracy"]}
+    for kind in ("coding_loss", "decoder_accuracy"):
+        row |= {f"{prefix}_{kind}_{block}": value for block, value in means.get(kind, {}).items()}
+    return row
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,0 +1,267 @@
+"""A `Run`: a directory that describes itself, so that whatever comes after training needs nothing else.
+
+runs/
+    latest            the name of the last run that was begun
+    NAME/
+        config.json   format, recipe, which scheme codes which stage, versions
+        classes.json  the class list, in the order of the schemes' rows
+        schemes/      one .npy per coded stage
+        metrics.csv   one row per epoch; metrics.jsonl has the same rows
+        checkpoints/  see `codedtool.training.checkpoint`
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codedtool.coding.scheme import CodingScheme
+from codedtool.data import Normalization
+from codedtool.errors import InputError
+from codedtool.files import write_atomically
+from codedtool.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from codedtool.models.network import CodedResNeXt
+    from codedtool.training.checkpoint import CheckpointStore, Which
+
+DEFAULT_FOLDER = Path("runs")
+
+_FORMAT = 1
+_LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run on disk.
+
+    Attributes:
+        path: its directory.
+        recipe: the resolved recipe; ``recipe.data`` and ``recipe.preset`` name the data set and the architecture.
+        schemes: stage name -> the scheme that codes it.
+        classes: class names, in the order of the schemes' rows.
+        normalization: of the images that the network was trained with.
+    """
+
+    path: Path
+    recipe: Recipe
+    schemes: Mapping[str, CodingScheme]
+    classes: tuple[str, ...]
+    normalization: Normalization
+
+    @classmethod
+    def create(
+        cls,
+        recipe: Recipe,
+        schemes: Mapping[str, CodingScheme],
+        classes: Sequence[str],
+        normalization: Normalization,
+        *,
+        name: str | None = None,
+        folder: Path = DEFAULT_FOLDER,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Begin a run: its directory appears whole or not at all, and becomes the latest.
+
+        Args:
+            name: of the new directory; None takes the data set's name and the next free number.
+            provenance: how the run came to be (command, versions), plain JSON types.
+
+        Raises:
+            InputError: the name is taken or no folder name, or writing failed.
+        """
+        kind = recipe.data.partition(":")[0]
+        target = folder / (name or _free_name(folder, kind))
+        if target.parent != folder or target.name in ("", ".", "..", _LATEST) or target.name.startswith("."):
+            raise InputError(f"--run-name {name!r} must be the name of one folder, and not {_LATEST!r}")
+        if target.exists():
+            raise InputError(f"{target} exists already: pass --resume to go on with it, or another --run-name")
+        document = {
+            "format": _FORMAT,
+            "recipe": recipe.to_json(),
+            "schemes": {
+                stage: {"file": f"schemes/{stage}.npy", "sha256": scheme.sha256} for stage, scheme in schemes.items()
+            },
+            "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
+            **(provenance or {}),
+        }
+        temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+        try:
+            for stage, scheme in schemes.items():
+                scheme.save(temporary / "schemes" / f"{stage}.npy", force=True)
+            write_atomically(temporary / "classes.json", _json_bytes(list(classes)))
+            write_atomically(temporary / "config.json", _json_bytes(document))
+            os.replace(temporary, target)
+        except OSError as error:
+            raise InputError(f"cannot begin the run {target}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        run = cls(target, recipe, dict(schemes), tuple(classes), normalization)
+        run.make_latest()
+        return run
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None, *, folder: Path = DEFAULT_FOLDER) -> Run:
+        """Read a run's description; nothing heavy is read.
+
+        Args:
+            path: a run directory, or the name of one in ``folder``; None: the latest.
+
+        Raises:
+            InputError: no such run, or a directory that is not (all of) a run; names the file and the fix.
+        """
+        directory = _find(path, folder)
+        document = _read_json(directory / "config.json", dict)
+        classes = _read_json(directory / "classes.json", list)
+        if document.get("format") != _FORMAT:
+            raise InputError(
+                f"{directory}/config.json has format {document.get('format')!r}, this codedtool reads format {_FORMAT}"
+            )
+        try:
+            recipe = Recipe().with_values(document["recipe"])
+            entries = {
+                str(stage): (str(entry["file"]), entry["sha256"]) for stage, entry in document["schemes"].items()
+            }
+            normalization = Normalization(
+                mean=tuple(document["normalization"]["mean"]), std=tuple(document["normalization"]["std"])
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{directory}/config.json is not a run's: {error!r} is missing or wrong") from None
+        schemes = {}
+        for stage, (file, sha256) in entries.items():
+            schemes[stage] = CodingScheme.load(directory / file)
+            if schemes[stage].sha256 != sha256:
+                raise InputError(
+                    f"{directory / file} is not the scheme the run was trained with: its sha256 is "
+                    f"{schemes[stage].sha256[:12]}…, config.json says {sha256[:12]}…; restore the file"
+                )
+        return cls(directory, recipe, schemes, tuple(str(name) for name in classes), normalization)
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """The run's checkpoints."""
+        from codedtool.training.checkpoint import CheckpointStore
+
+        return CheckpointStore(self.path / "checkpoints")
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+    def make_latest(self) -> None:
+        """Let ``latest`` beside the run name it."""
+        write_atomically(self.path.parent / _LATEST, f"{self.name}\n".encode())
+
+    def metadata(self) -> dict[str, str]:
+        """What is stored with weights so that they are never used with other schemes."""
+        return {"preset": self.recipe.preset} | {
+            f"scheme.{stage}": scheme.sha256 for stage, scheme in self.schemes.items()
+        }
+
+    def check_metadata(self, metadata: Mapping[str, str], what: str) -> None:
+        """Raise InputError unless weights with ``metadata`` were trained with this run's preset and schemes."""
+        mine = self.metadata()
+        for key in sorted(mine.keys() | metadata.keys()):
+            if mine.get(key) != metadata.get(key):
+                raise InputError(
+                    f"{what} belongs to another network: its {key} is {metadata.get(key, 'none')}, this run's is "
+                    f"{mine.get(key, 'none')}; weights and schemes only fit together"
+                )
+
+    def build_network(self) -> CodedResNeXt:
+        """The run's network with new weights from the recipe's seed, on the CPU, in training mode."""
+        import torch
+
+        from codedtool.models.presets import build_network
+
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(self.recipe.seed)
+            return build_network(
+                self.recipe.preset, self.schemes, num_classes=self.num_classes, exponent=self.recipe.exponent
+            )
+
+    def load_network(self, which: Which = "best") -> CodedResNeXt:
+        """The trained network, on the CPU, in evaluation mode.
+
+        Args:
+            which: best (highest validation accuracy), last or previous.
+
+        Raises:
+            InputError: no such checkpoint, a damaged one, or weights of another network.
+        """
+        checkpoint = self.checkpoints.load(which, weights_only=True)
+        self.check_metadata(checkpoint.metadata, f"checkpoint {self.checkpoints.folder / checkpoint.name}")
+        network = self.build_network()
+        network.load_state_dict(checkpoint.weights)
+        return network.eval()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, one per finished epoch; empty before the first."""
+        try:
+            text = (self.path / "metrics.jsonl").read_text()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text.splitlines()]
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace metrics.csv and metrics.jsonl by ``rows``: written whole, so a resumed run cannot repeat a row."""
+        buffer = io.StringIO()
+        if rows:
+            writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.path / "metrics.csv", buffer.getvalue().encode())
+        write_atomically(self.path / "metrics.jsonl", lines.encode())
+
+
+def _free_name(folder: Path, kind: str) -> str:
+    number = 1
+    while (folder / f"{kind}-{number}").exists():
+        number += 1
+    return f"{kind}-{number}"
+
+
+def _find(path: str | os.PathLike[str] | None, folder: Path) -> Path:
+    """The directory that ``path`` (None: ``latest``) means."""
+    if path is None:
+        try:
+            name = (folder / _LATEST).read_text().strip()
+        except OSError:
+            raise InputError(
+                f"no run yet: {folder / _LATEST} does not exist; train one (codedtool train) or pass --run PATH"
+            ) from None
+        path = name
+    for candidate in (folder / path, Path(path)):
+        if candidate.is_dir() and candidate != folder:
+            return candidate
+    raise InputError(f"--run {path}: no such run, neither {folder / path} nor {path} is a folder")
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} is not a run: it has no {path.name}; give a folder made by train") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); restore it or train again") from None
+    if not isinstance(document, kind):
+        raise InputError(f"{path} holds a {type(document).__name__} instead of a {kind.__name__}")
+    return document
+
+
+def _json_bytes(document: Any) -> bytes:
+    return (json.dumps(document, indent=2) + "\n").encode()

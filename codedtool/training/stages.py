@@ -1,0 +1,145 @@
+"""Which scheme file codes which stage of which preset, from what the command line gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
+from codedtool.models.presets import PRESETS, assign_schemes, get_preset, preset_for
+
+# Small images get the small network, where the scheme fits it.
+_SMALL_DATA = ("digits", "synthetic")
+_SMALL_PRESET = "coded_resnext_tiny"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A network, not yet built.
+
+    Attributes:
+        preset: its architecture.
+        schemes: stage -> the scheme that codes it.
+        sources: stage -> the file it was read from.
+        siblings: the stages whose file was not given but found beside one that was.
+        num_classes: K.
+    """
+
+    preset: str
+    schemes: dict[str, CodingScheme]
+    sources: dict[str, Path]
+    siblings: frozenset[str]
+    num_classes: int
+
+    def lines(self) -> list[str]:
+        """For people: the preset, then one line per stage."""
+        lines = [f"{self.preset}, K={self.num_classes}"]
+        for stage in get_preset(self.preset).stages:
+            if stage in self.schemes:
+                scheme = self.schemes[stage]
+                found = ", the sibling of what was given" if stage in self.siblings else ""
+                lines.append(f"  {stage}  r = {scheme.act}/{scheme.length}  {self.sources[stage]}{found}")
+            else:
+                lines.append(f"  {stage}  r = 1")
+        return lines
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the schemes came from, plain JSON types."""
+        return {"sources": {stage: str(path) for stage, path in self.sources.items()}}
+
+
+def assign(
+    paths: Sequence[Path],
+    *,
+    preset: str | None = None,
+    data: str | None = None,
+    stages: Sequence[str] | None = None,
+    uncoded_stages: Sequence[str] = (),
+) -> Assignment:
+    """Read the schemes and give every coded stage one: those given, then their siblings in the same folder.
+
+    Args:
+        paths: scheme files; each codes the stage of its ratio, or the one at its place in ``stages``.
+        preset: the architecture; None: the one that the first scheme fits (the tiny one for small images).
+        data: the data set's name, where it is known.
+        stages: one per path.
+        uncoded_stages: stay plain.
+
+    Raises:
+        InputError: no scheme and no preset, a file that is no scheme, or one that does not fit.
+    """
+    given = [(CodingScheme.load(path), path) for path in paths]
+    if preset is None:
+        preset = _preset_of([scheme for scheme, _ in given], data)
+    if not given and get_preset(preset).ratios and set(get_preset(preset).ratios) - set(uncoded_stages):
+        raise InputError(
+            f"--preset {preset} has coded stages: pass a --scheme, or --preset {preset.removeprefix('coded_')} "
+            "for the plain control"
+        )
+    found: dict[str, Path] = {}
+
+    def sibling(stage: str, ratio: Fraction) -> CodingScheme | None:
+        for scheme, path in given:
+            match = find_sibling(scheme, path, ratio)
+            if match is not None:
+                found[stage] = match[1]
+                return match[0]
+        return None
+
+    schemes = assign_schemes(
+        preset, [scheme for scheme, _ in given], stages=stages, uncoded_stages=uncoded_stages, sibling=sibling
+    )
+    sources = dict(found)
+    for stage, scheme in schemes.items():
+        if stage not in found:
+            sources[stage] = next(path for own, path in given if own is scheme)
+    num_classes = given[0][0].num_classes if given else get_preset(preset).num_classes
+    return Assignment(preset, schemes, {stage: sources[stage] for stage in schemes}, frozenset(found), num_classes)
+
+
+def find_sibling(scheme: CodingScheme, path: Path, ratio: Fraction) -> tuple[CodingScheme, Path] | None:
+    """The scheme of ratio ``ratio`` and the same K and N in the folder of ``path``; None where there is none.
+
+    The file of the same name but for the ratio (c100_8of20 beside c100_4of20) goes before any other.
+
+    Raises:
+        InputError: several fit and none has that name.
+    """
+    act = int(ratio * scheme.length)
+    named = path.with_name(path.name.replace(f"{scheme.act}of{scheme.length}", f"{act}of{scheme.length}"))
+    if named != path and named.is_file():
+        other = CodingScheme.load(named)
+        if _shape(other) == (scheme.num_classes, scheme.length, act):
+            return other, named
+    matches = []
+    for candidate in sorted(path.parent.glob("*.npy")):
+        try:
+            other = CodingScheme.load(candidate)
+        except InputError:
+            continue  # a file that is no scheme is no sibling
+        if _shape(other) == (scheme.num_classes, scheme.length, act):
+            matches.append((other, candidate))
+    if len(matches) > 1:
+        names = ", ".join(str(candidate) for _, candidate in matches)
+        raise InputError(
+            f"several schemes of ratio {act}/{scheme.length} lie beside {path} ({names}); name one with --scheme"
+        )
+    return matches[0] if matches else None
+
+
+def _shape(scheme: CodingScheme) -> tuple[int, int, int]:
+    return scheme.num_classes, scheme.length, scheme.act
+
+
+def _preset_of(schemes: Sequence[CodingScheme], data: str | None) -> str:
+    if not schemes:
+        plain = ", ".join(name for name, preset in PRESETS.items() if not preset.ratios)
+        raise InputError(f"pass --scheme FILE.npy, or for a plain network --preset with one of {plain}")
+    small = data is not None and data.partition(":")[0] in _SMALL_DATA
+    if small and schemes[0].length == get_preset(_SMALL_PRESET).num_subnns:
+        return _SMALL_PRESET
+    return preset_for(schemes[0])

@@ -1,0 +1,129 @@
+"""Checkpoints: what is saved comes back, damage is refused, and a failed or killed save spoils nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from codedtool.errors import InputError
+from codedtool.training import checkpoint as module
+from codedtool.training.checkpoint import CheckpointStore
+
+STATE = {"epoch": 3, "optimizer": {"state": {0: {"momentum_buffer": torch.arange(3.0)}}}, "history": [{"a": 1.5}]}
+
+
+def weights(value: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((4, 4), value)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    """Three saves: the first is the best, the second the previous, the third the last."""
+    store = CheckpointStore(tmp_path / "checkpoints")
+    for number in (1, 2, 3):
+        store.save(f"e{number}", weights(number), STATE, metadata={"scheme.s2": "abc"}, best=number == 1)
+    return store
+
+
+def test_last_previous_and_best_come_back_and_older_ones_go(store: CheckpointStore) -> None:
+    assert store.index() == {"last": "e3", "previous": "e2", "best": "e1"}
+    for which, value in (("last", 3), ("previous", 2), ("best", 1)):
+        found = store.load(which)  # type: ignore[arg-type]  # the three literals
+        assert torch.equal(found.weights["w"], weights(value)["w"])
+        assert found.metadata == {"scheme.s2": "abc"}
+        assert found.state["history"] == [{"a": 1.5}]
+        assert torch.equal(found.state["optimizer"]["state"][0]["momentum_buffer"], torch.arange(3.0))
+    store.save("e4", weights(4), STATE, metadata={}, best=False)
+    assert sorted(path.name for path in store.folder.iterdir()) == ["e1", "e3", "e4", "index.json"]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "state.pt", "manifest.json"])
+@pytest.mark.parametrize("how", ["flip", "cut", "gone"])
+def test_damage_is_refused_and_a_whole_checkpoint_offered(store: CheckpointStore, file: str, how: str) -> None:
+    path = store.folder / "e3" / file
+    data = bytearray(path.read_bytes())
+    if how == "flip":
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+    elif how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        path.unlink()
+    with pytest.raises(InputError) as caught:
+        store.load("last")
+    assert "e3 is damaged" in str(caught.value)
+    assert "the previous one, e2, is whole: pass --checkpoint previous" in str(caught.value)
+
+
+def test_going_back_drops_what_came_after(store: CheckpointStore) -> None:
+    store.rewind("previous")
+    assert store.index() == {"last": "e2", "best": "e1"}
+    store.save("e3", weights(7), STATE, metadata={}, best=False)
+    assert torch.equal(store.load("last").weights["w"], weights(7)["w"])
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+def test_a_full_disk_loses_nothing(store: CheckpointStore, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.fsync, 0
+
+    def full(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        store.save("e4", weights(4), STATE, metadata={}, best=True)
+    monkeypatch.undo()
+    assert store.index() == {"last": "e3", "previous": "e2", "best": "e1"}
+    assert torch.equal(store.load("last").weights["w"], weights(3)["w"])
+    store.save("e4", weights(4), STATE, metadata={}, best=True)
+    assert store.index() == {"last": "e4", "previous": "e3", "best": "e4"}
+
+
+SAVER = """
+import sys, torch
+from pathlib import Path
+from codedtool.training.checkpoint import CheckpointStore
+store = CheckpointStore(Path(sys.argv[1]))
+for number in range(10**9):
+    store.save(f"e{number}", {"w": torch.full((300, 300), float(number))}, {"epoch": number}, metadata={}, best=False)
+    print(number, flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_the_checkpoint_that_was_promised(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    for trial in range(4):
+        folder = tmp_path / str(trial)
+        with subprocess.Popen([sys.executable, "-c", SAVER, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chance.uniform(0, 0.2))
+            process.send_signal(signal.SIGKILL)
+            promised = int([0, *process.stdout.read().split()][-1])
+        found = CheckpointStore(folder).load("last")
+        assert found.state["epoch"] in (promised, promised + 1)
+        assert (found.weights["w"] == found.state["epoch"]).all()
+        CheckpointStore(folder).save("next", weights(1), STATE, metadata={}, best=False)
+        assert len(list(folder.iterdir())) == 3
+
+
+def test_none_yet_and_a_broken_index_are_said(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    with pytest.raises(InputError, match="there is no best checkpoint"):
+        store.load("best")
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(InputError, match=r"index\.json: cannot be read"):
+        store.index()

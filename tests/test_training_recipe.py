@@ -1,0 +1,127 @@
+"""Recipes: the paper's values, the learning rates of timm and PyTorch, and errors that name key, value and fix."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from timm.scheduler import CosineLRScheduler
+
+from codedtool.errors import InputError
+from codedtool.training.recipe import (
+    RECIPES,
+    Recipe,
+    SettingIgnored,
+    default_data,
+    read_config,
+    recipe_for,
+    value_types,
+    warn_of_ignored,
+)
+
+
+def test_cifar_recipes_are_the_papers() -> None:
+    for name, policy in (("cifar10", "rand-m4-n3"), ("cifar100", "rand-m2-n1")):
+        recipe = RECIPES[name]
+        assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.min_lr) == (300, 512, 0.1, 1e-5)
+        assert (recipe.momentum, recipe.nesterov, recipe.weight_decay, recipe.norm_decay) == (0.9, True, 5e-4, True)
+        assert (recipe.crop_padding, recipe.flip, recipe.randaugment) == (4, 0.5, policy)
+        assert (recipe.mu, recipe.p_drop, recipe.label_smoothing, recipe.ema_decay) == (6.0, 0.1, 0.0, 0.0)
+
+
+def test_imagenet_recipe_is_the_papers() -> None:
+    recipe = recipe_for("folder:/imagenet")
+    assert (recipe.epochs, recipe.warmup_epochs, recipe.cooldown_epochs, recipe.batch_size) == (250, 5, 10, 1536)
+    assert (recipe.lr, recipe.weight_decay, recipe.norm_decay, recipe.label_smoothing) == (0.6, 1e-4, False, 0.1)
+    assert (recipe.randaugment, recipe.erasing, recipe.erasing_count) == ("rand-m7-mstd0.5-inc1", 0.4, 3)
+    assert (recipe.train_size, recipe.eval_size, recipe.random_resized_crop) == (160, 224, True)
+    assert (recipe.mu, recipe.p_drop) == (2.0, 0.1)
+
+
+def test_cifar_learning_rate_is_torchs_cosine_annealing() -> None:
+    recipe = RECIPES["cifar10"]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs, eta_min=recipe.min_lr)
+    for epoch in range(recipe.epochs):
+        assert recipe.learning_rate(epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
+def test_imagenet_learning_rate_is_timms_cosine_with_warm_up_and_cool_down() -> None:
+    recipe = recipe_for("folder:x")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=recipe.lr)
+    schedule = CosineLRScheduler(optimizer, t_initial=240, lr_min=1e-5, warmup_t=5, warmup_lr_init=1e-4)
+    for epoch in range(recipe.epochs):
+        schedule.step(epoch)
+        assert recipe.learning_rate(epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+    assert recipe.learning_rate(249) == recipe.learning_rate(240) == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epocs": 3}, "'epocs' is unknown; did you mean 'epochs'"),
+        ({"epochs": "3"}, "epochs must be a whole number, got '3'"),
+        ({"epochs": 3.0}, "epochs must be a whole number, got 3.0"),
+        ({"nesterov": 1}, "nesterov must be true or false, got 1"),
+        ({"lr": float("nan")}, "lr must be finite"),
+        ({"p_drop": 1.5}, "--p-drop must be 0 to 0.99, got 1.5"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+        ({"precision": "fp8"}, "--precision must be one of fp32, bf16, fp16"),
+        ({"epochs": 4, "warmup_epochs": 2, "cooldown_epochs": 2}, "leave nothing of --epochs 4"),
+    ],
+)
+def test_bad_values_name_key_rule_and_value(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Recipe().with_values(values)
+    assert message in str(caught.value)
+
+
+def test_a_config_file_gives_values_and_dashes_are_underscores(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('batch-size = 8\nlr = 1\ndata = "digits"\n')
+    values = read_config(path, value_types())
+    assert values == {"batch_size": 8, "lr": 1, "data": "digits"}
+    assert type(Recipe().with_values(values).lr) is float
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("weight_dekay = 1.0", "key 'weight_dekay' is unknown; did you mean 'weight_decay'"),
+        ("[lr]\nvalue = 1", "key 'lr' must be a value, not a table"),
+        ("lr = ", "not a TOML file"),
+        (None, "cannot be read"),
+    ],
+)
+def test_bad_config_files_are_named(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_config(path, value_types())
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_the_data_set_follows_k_or_the_message_says_what_to_pass() -> None:
+    assert [default_data(K, "d") for K in (10, 100, 1000)] == ["cifar10", "cifar100", "folder:d/imagenet"]
+    with pytest.raises(InputError, match="--data folder:PATH"):
+        default_data(7, "d")
+    with pytest.raises(InputError, match="did you mean 'cifar10'"):
+        recipe_for("cifar-10")
+
+
+def test_settings_without_effect_are_warned_of_only_when_given() -> None:
+    recipe = Recipe(warmup_lr=0.5, mu=3.0)
+    with pytest.warns(SettingIgnored, match="--warmup-lr has no effect: --warmup-epochs is 0"):
+        warn_of_ignored(recipe, {"warmup_lr"}, coded=True)
+    with pytest.warns(SettingIgnored, match="--mu has no effect: no stage is coded"):
+        warn_of_ignored(recipe, {"mu"}, coded=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_ignored(recipe, {"lr"}, coded=False)
+        warn_of_ignored(recipe, {"mu"}, coded=True)
