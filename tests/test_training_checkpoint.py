@@ -120,6 +120,13 @@ def test_a_kill_at_any_moment_leaves_the_checkpoint_that_was_promised(tmp_path: 
         assert len(list(folder.iterdir())) == 3
 
 
+def test_the_next_save_clears_what_a_killed_one_left(store: CheckpointStore) -> None:
+    (store.folder / ".index.json.4711.tmp").write_text("{")
+    (store.folder / ".e4.tmp").mkdir()
+    store.save("e4", weights(4), STATE, metadata={}, best=False)
+    assert sorted(entry.name for entry in store.folder.iterdir()) == ["e1", "e3", "e4", "index.json"]
+
+
 def test_none_yet_and_a_broken_index_are_said(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     with pytest.raises(InputError, match="there is no best checkpoint"):

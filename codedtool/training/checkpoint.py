@@ -215,9 +215,12 @@ class CheckpointStore:
         return "no other one is whole: begin a new run"
 
     def _remove_others(self, keep: set[str]) -> None:
+        """Remove older checkpoints, and what a process that was killed while it wrote left under a temporary name."""
         for entry in self.folder.iterdir():
             if entry.is_dir() and entry.name not in keep:
                 shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name.startswith(f".{_INDEX}."):
+                entry.unlink(missing_ok=True)
 
 
 class _DamagedError(Exception):
