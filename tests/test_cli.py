@@ -221,7 +221,7 @@ def test_bounds_prints_the_certificate(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["interrupt", "time limit"])
 def test_an_endless_search_ends_with_the_best_so_far(how: str, tmp_path: Path) -> None:
     limit = "600" if how == "interrupt" else "8"
-    arguments = scheme_arguments(50, 64, 16, 12, "--refine", "local", "--time-limit", limit)
+    arguments = scheme_arguments(50, 64, 16, 12, "--method", "lexicode", "--time-limit", limit)
     with subprocess.Popen(
         [sys.executable, "-m", "codedtool", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     ) as process:

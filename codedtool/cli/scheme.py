@@ -60,9 +60,10 @@ def scheme(
         typer.Option("--out", help="The .npy to write.", show_default="schemes/k{K}_{act}of{N}_h{H}.npy"),
     ] = None,
     method: Annotated[
-        Literal["auto", "lexicode"],
+        Literal["auto", "lexicode", "orbits"],
         typer.Option(
-            "--method", help="lexicode: from algorithm 1's G only; auto: from all words too where G cannot do."
+            "--method",
+            help="lexicode: algorithm 1's G; orbits: linear codes and unions of orbits; auto: what serves best.",
         ),
     ] = "auto",
     refine: Annotated[

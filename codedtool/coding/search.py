@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -15,17 +15,24 @@ from numpy.typing import NDArray
 from codedtool.budget import Budget, Progress, StopReason, silent
 from codedtool.coding.balance import select_balanced
 from codedtool.coding.bounds import UpperBound, highest_possible_distance, upper_bound
+from codedtool.coding.cyclic import linear_code_words
 from codedtool.coding.lexicode import Lexicode, lexicode
+from codedtool.coding.orbits import choose_even, orbit_code
 from codedtool.coding.refine import refine_selection, search_all_words
+from codedtool.coding.sampler import sample_words
 from codedtool.coding.scheme import CodingScheme, best_spread
 from codedtool.coding.words import MAX_LENGTH
 from codedtool.errors import InfeasibleError, InputError
 
-Method = Literal["auto", "lexicode"]
+Method = Literal["auto", "lexicode", "orbits"]
 Refine = Literal["auto", "local", "cp-sat", "none"]
 
 # The paper's "brute force" (appendix A) is for lists it can hold in its head: C(10,5) = 252 words, C(10,3) = 120.
 ALL_WORDS_LIMIT = 3000
+
+# Algorithm 1 decides about this many words a second; beyond, a construction or a sampler is tried first, because a
+# greedy set cut short leaves its leading columns empty.
+LEXICODE_LIMIT = 1_000_000_000
 
 # CP-SAT's own unit, about a second of one core each; the cap that makes a result independent of the machine's speed.
 _REFINE_LIMIT = 60.0
@@ -40,7 +47,9 @@ class SchemeResult:
 
     Attributes:
         scheme: the scheme, re-verified with numpy.
-        method: "lexicode" (K of the greedy set G), "all words" (K of all C(N, N_act) words) or "given".
+        method: "lexicode" (K of the greedy set G), "all words" (K of all C(N, N_act) words), "linear code" (K words of
+            one weight of a cyclic code), "orbits" (K words of a union of orbits of a permutation group), "random
+            greedy" (drawn words kept where they fit) or "given".
         selection: how the K words were chosen, in words.
         seed: the seed of every random choice.
         greedy_size: |G|, or None when algorithm 1 was not run.
@@ -118,9 +127,11 @@ def find_scheme(
 ) -> SchemeResult:
     """Find K codewords of length N and weight N_act at distance >= H_min with columns as even as possible.
 
-    Algorithm 1 (appendix A) gives the greedy set G; the balance engine chooses K of it; when its columns stay less
-    even than they could be, CP-SAT tries, and when G itself cannot be balanced and the word list is small the
-    search is over all words. Upper bounds refuse at once what cannot exist.
+    Algorithm 1 (appendix A) gives the greedy set G; the balance engine chooses K of it. Where G is too small or stays
+    less even than it could be, the search is over all words if their list is small (the paper's brute force), and
+    otherwise over words of linear codes and unions of orbits of permutation groups, whose columns are even by
+    construction. Where the words are too many to list, those and a random greedy search come first. Upper bounds
+    refuse at once what cannot exist.
 
     Args:
         num_classes: K >= 2.
@@ -128,8 +139,8 @@ def find_scheme(
         act: N_act, 1..N-1.
         min_distance: H_min >= 2 (words of one weight lie at even distances: an odd value is the next even one),
             or "max" for the highest at which K words are found.
-        method: "lexicode" chooses from G only; "auto" may use all words.
-        refine: "auto" | "local" (no CP-SAT) | "cp-sat" (CP-SAT decides) | "none" (the first K words of G).
+        method: "lexicode" chooses from G only; "orbits" from linear codes and unions of orbits only; "auto" as above.
+        refine: "auto" | "local" (no CP-SAT) | "cp-sat" (CP-SAT before other methods) | "none" (the first K words of G).
         seed: of every random choice; equal arguments and seed give the equal scheme unless a time limit cut it.
         budget: time limit and interrupt flag; default none.
         progress: where to report.
@@ -291,25 +302,34 @@ class _Search:
 
     def run(self) -> SchemeResult:
         """Enumerate, select, refine; the result is verified before it is returned."""
-        with self._timed("enumerate"):
-            greedy = self.greedy = lexicode(
-                self.length,
-                self.act,
-                self.min_distance,
-                budget=self.budget.share(_ENUMERATION_SHARE),
-                progress=self.progress,
-            )
-        with self._timed("select"):
-            if len(greedy.words) >= self.num_classes:
-                self._choose_from_greedy(greedy.words)
-            if self.method == "auto" and self.refine in ("auto", "cp-sat") and self._spread() > self.target:
-                self._choose_from_all_words()
+        for step in self._steps():
+            if self._spread() <= self.target or self.budget.stop_reason() is not None:
+                break
+            step()
         result = self.best()
         if result is None:
             if self.budget.stop_reason() == "interrupted":
                 raise SearchInterrupted(None)
-            raise InfeasibleError(self._not_found(greedy))
+            raise InfeasibleError(self._not_found())
         return result
+
+    def _steps(self) -> list[Callable[[], None]]:
+        """What is tried, in this order, until K words with columns as even as possible are found."""
+        structured = [self._choose_from_linear_code, self._choose_from_orbits]
+        if self.method == "orbits":
+            return structured
+        greedy = [self._enumerate, self._choose_from_greedy]
+        refined = [self._refine_greedy] if self.refine in ("auto", "cp-sat") else []
+        if self.method == "lexicode":
+            return [*greedy, *refined]
+        if self.refine in ("none", "local"):
+            return greedy
+        if self.num_words <= ALL_WORDS_LIMIT:
+            return [*greedy, *refined, self._choose_from_all_words]
+        if self.num_words <= LEXICODE_LIMIT:
+            first_refine = refined if self.refine == "cp-sat" else []
+            return [*greedy, *first_refine, *structured, self._choose_from_sample, *refined]
+        return [*structured, self._choose_from_sample, *greedy, *refined]
 
     def best(self) -> SchemeResult | None:
         """The best valid scheme so far, or None while fewer than K words are known."""
@@ -333,11 +353,103 @@ class _Search:
             stopped=self.budget.stop_reason() or greedy_stopped,
         )
 
-    def _choose_from_greedy(self, words: NDArray[np.uint64]) -> None:
-        """Choose K of G, by the means that ``refine`` allows."""
-        self.chosen = words[: self.num_classes]
-        if self.refine == "none":
+    def _enumerate(self) -> None:
+        """Algorithm 1's greedy set G, within its share of the time."""
+        with self._timed("enumerate"):
+            self.greedy = lexicode(
+                self.length,
+                self.act,
+                self.min_distance,
+                budget=self.budget.share(_ENUMERATION_SHARE),
+                progress=self.progress,
+            )
+        # Taken at once: an interruption may leave no time to choose better ones.
+        if self.chosen is None and len(self.greedy.words) >= self.num_classes:
+            self.chosen = self.greedy.words[: self.num_classes]
+
+    def _choose_from_greedy(self) -> None:
+        """Choose K of G by local search; ``refine`` "none" keeps its first K words."""
+        words = self._greedy_words()
+        if len(words) < self.num_classes or self.refine == "none":
             return
+        with self._timed("select"):
+            self._select(words, "lexicode")
+
+    def _choose_from_linear_code(self) -> None:
+        """K words of weight N_act of the best linear code known to `linear_code_words`."""
+        with self._timed("enumerate"):
+            code = linear_code_words(
+                self.length, self.act, self.min_distance, budget=self.budget, progress=self.progress
+            )
+        if code is not None and len(code.words) >= self.num_classes:
+            with self._timed("select"):
+                self._choose_even(code.words, code.orbit, "linear code", code.name)
+
+    def _choose_from_orbits(self) -> None:
+        """K words of a union of orbits of some group of the catalogue."""
+        with self._timed("enumerate"):
+            code = orbit_code(
+                self.length,
+                self.act,
+                self.min_distance,
+                num_classes=self.num_classes,
+                seed=self.seed,
+                budget=self.budget,
+                progress=self.progress,
+            )
+        if code is None or len(code.words) < self.num_classes:
+            return
+        with self._timed("select"):
+            if code.union is not None:
+                self._offer(code.words[code.union], "orbits", f"whole orbits of {code.group}")
+            else:
+                self._choose_even(code.words, code.orbit, "orbits", code.group)
+
+    def _choose_from_sample(self) -> None:
+        """K words drawn at random and kept where they fit."""
+        with self._timed("enumerate"):
+            sample = sample_words(
+                self.length,
+                self.act,
+                self.min_distance,
+                self.num_classes,
+                seed=self.seed,
+                budget=self.budget,
+                progress=self.progress,
+            )
+        if len(sample.words) < self.num_classes:
+            return
+        self._offer(sample.words[: self.num_classes], "random greedy", f"{sample.num_draws} draws")
+        with self._timed("select"):
+            if self._spread() > self.target:
+                self._select(sample.words, "random greedy")
+
+    def _choose_even(self, words: NDArray[np.uint64], orbit: NDArray[np.int64], method: str, name: str) -> None:
+        """K of words that come in orbits, whole ones first."""
+        indices = choose_even(
+            words,
+            orbit,
+            self.length,
+            self.act,
+            self.num_classes,
+            self.min_distance,
+            seed=self.seed,
+            budget=self.budget,
+            progress=self.progress,
+        )
+        self._offer(words[indices], method, name)
+
+    def _offer(self, words: NDArray[np.uint64], method: str, selection: str) -> None:
+        """Take these K words if their columns are more even than those of the best choice so far."""
+        if CodingScheme.from_words(words, self.length).spread < self._spread():
+            self.chosen, self.chosen_from, self.selection = words, method, selection
+
+    def _greedy_words(self) -> NDArray[np.uint64]:
+        """G, or nothing before it was enumerated."""
+        return self.greedy.words if self.greedy is not None else np.empty(0, dtype=np.uint64)
+
+    def _select(self, words: NDArray[np.uint64], method: str) -> None:
+        """K of ``words`` by the balance engine."""
         selected = select_balanced(
             words,
             self.length,
@@ -348,41 +460,51 @@ class _Search:
             budget=self.budget,
             progress=self.progress,
         )
-        self.chosen, self.selection = words[selected.indices], selected.method
-        if self.refine == "local" or (self.refine == "auto" and selected.spread <= self.target):
+        self._offer(words[selected.indices], method, selected.method)
+
+    def _refine_greedy(self) -> None:
+        """K of G by CP-SAT."""
+        words = self._greedy_words()
+        if len(words) < self.num_classes:
             return
+        with self._timed("select"):
+            self._run_cp_sat(words)
+
+    def _run_cp_sat(self, words: NDArray[np.uint64]) -> None:
+        hint = None
+        if self.chosen is not None and self.chosen_from == "lexicode":
+            hint = np.flatnonzero(np.isin(words, self.chosen))
         refined = refine_selection(
             words,
             self.length,
             self.act,
             self.num_classes,
             spread=self.target,
-            hint=selected.indices,
+            hint=hint,
             seed=self.seed,
             budget=self.budget,
             progress=self.progress,
             deterministic_limit=_REFINE_LIMIT,
         )
         if refined.indices is not None:
-            self.chosen, self.selection = words[refined.indices], "CP-SAT"
+            self._offer(words[refined.indices], "lexicode", "CP-SAT")
 
     def _choose_from_all_words(self) -> None:
-        """The paper's brute force: K of all C(N, N_act) words, where their list is small enough."""
-        if self.num_words > ALL_WORDS_LIMIT:
-            return
-        found = search_all_words(
-            self.length,
-            self.act,
-            self.min_distance,
-            self.num_classes,
-            spread=self.target,
-            seed=self.seed,
-            budget=self.budget,
-            progress=self.progress,
-            deterministic_limit=_REFINE_LIMIT,
-        )
+        """The paper's brute force: K of all C(N, N_act) words."""
+        with self._timed("select"):
+            found = search_all_words(
+                self.length,
+                self.act,
+                self.min_distance,
+                self.num_classes,
+                spread=self.target,
+                seed=self.seed,
+                budget=self.budget,
+                progress=self.progress,
+                deterministic_limit=_REFINE_LIMIT,
+            )
         if found is not None:
-            self.chosen, self.chosen_from, self.selection = found, "all words", "CP-SAT"
+            self._offer(found, "all words", "CP-SAT")
 
     def _spread(self) -> float:
         """S_max - S_min of the words chosen so far; infinite while there are none."""
@@ -390,10 +512,13 @@ class _Search:
             return math.inf
         return CodingScheme.from_words(self.chosen, self.length).spread
 
-    def _not_found(self, greedy: Lexicode) -> str:
+    def _not_found(self) -> str:
         """Why there is no scheme, and what to change."""
-        size = len(greedy.words)
+        greedy = self.greedy
+        size = len(self._greedy_words())
         asked = f"K={self.num_classes} codewords at distance {self.min_distance}"
+        if greedy is None:
+            return f"{asked} were not found; lower --hmin or --K, raise --N, or try --method auto or another --seed"
         if not greedy.complete:
             share = greedy.num_done / greedy.num_words
             return (
@@ -411,4 +536,4 @@ class _Search:
         try:
             yield
         finally:
-            self.seconds[phase] = time.monotonic() - start
+            self.seconds[phase] += time.monotonic() - start

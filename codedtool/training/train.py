@@ -116,7 +116,7 @@ def train(
         _launch(_train_child, recipe, schemes, run_name, folder, download, provenance)
         return _result_of(Run.load(run_name, folder=folder), start)
     with opened_runtime(recipe) as runtime:
-        data = _load_data(recipe, runtime, download=download, progress=progress)
+        data = load_run_data(recipe, runtime, download=download, progress=progress)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
         run = None
@@ -161,7 +161,7 @@ def resume(
         _launch(_resume_child, run, checkpoint, changes, download)
         return _result_of(run, start)
     with opened_runtime(recipe) as runtime:
-        data = _load_data(recipe, runtime, download=download, progress=progress)
+        data = load_run_data(recipe, runtime, download=download, progress=progress)
         check_same_classes(run, data)
         found = run.checkpoints.load(checkpoint) if run.checkpoints.index() else None
         runtime.barrier()
@@ -196,7 +196,7 @@ def evaluate_run(
     """
     recipe = run.recipe.with_values({**(changes or {}), **({} if data is None else {"data": data})})
     with opened_runtime(recipe) as runtime:
-        images = _load_data(recipe, runtime, download=download, progress=progress)
+        images = load_run_data(recipe, runtime, download=download, progress=progress)
         check_same_classes(run, images)
         start = time.monotonic()
         network = run.load_network(checkpoint)
@@ -283,7 +283,7 @@ def _fit(
     )
 
 
-def _load_data(recipe: Recipe, runtime: Runtime, *, download: bool, progress: Progress) -> ImageData:
+def load_run_data(recipe: Recipe, runtime: Runtime, *, download: bool, progress: Progress) -> ImageData:
     """The recipe's data set; rank 0 looks first, so that one process downloads and the others find it there."""
     data = None
     if runtime.is_main:

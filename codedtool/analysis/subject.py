@@ -1,0 +1,213 @@
+"""What every analysis starts from: a trained run, its network on a device, and images.
+
+Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded blocks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from codedtool.budget import Progress, silent
+from codedtool.data import ImageData, Split, eval_batches, load_dataset, normalize
+from codedtool.errors import InputError
+from codedtool.models.network import CodedResNeXt
+from codedtool.training.checkpoint import Which
+from codedtool.training.recipe import Recipe
+from codedtool.training.run import Run
+from codedtool.training.runtime import Runtime, opened_runtime
+from codedtool.training.train import check_same_classes, load_run_data
+
+_REPORT_SECONDS = 0.5
+
+
+class NotApplicableError(InputError):
+    """A run lacks what an analysis needs, such as coded blocks; `report` leaves that part out and says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A trained run, opened.
+
+    Attributes:
+        run: its directory.
+        network: the trained network in evaluation mode, on ``runtime.device``.
+        data: its data set, with the same classes in the same order.
+        recipe: the run's recipe with the changes asked for.
+        runtime: the device.
+        checkpoint: name of the checkpoint that was loaded.
+    """
+
+    run: Run
+    network: CodedResNeXt
+    data: ImageData
+    recipe: Recipe
+    runtime: Runtime
+    checkpoint: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, row by row of the schemes."""
+        return self.run.classes
+
+    def require_coded(self, what: str) -> None:
+        """Raise NotApplicableError where the network has no coded block."""
+        if not self.network.block_names:
+            raise NotApplicableError(
+                f"{what} needs coded blocks, and {self.run.path} was trained without schemes ({self.recipe.preset})"
+            )
+
+    def coded_block(self, name: str) -> int:
+        """The number (0-based) among the coded blocks of the block called ``name``, such as s3.2.
+
+        Raises:
+            InputError: none is called so; lists them.
+        """
+        if name not in self.network.block_names:
+            raise InputError(f"--block {name!r} is no coded block of this run; they are {self.network.block_names}")
+        return self.network.block_names.index(name)
+
+    def batches(
+        self, split: Split, progress: Progress, phase: str, *, batch_size: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(B, 3, H, W) normalised images on the device and (B,) int64 targets on the CPU, in order, not augmented.
+
+        Images of any data set are normalised as the run's own were: a deployed network knows no other statistics.
+        """
+        seen, reported = 0, 0.0
+        batches = eval_batches(
+            split,
+            size=self.recipe.eval_size,
+            batch_size=batch_size or self.recipe.batch_size,
+            num_workers=self.runtime.num_workers,
+            pin_memory=self.runtime.pin_memory,
+        )
+        for images, targets, _ in batches:
+            if len(targets):
+                yield normalize(self.runtime.put(images), self.run.normalization), targets
+                self.runtime.mark()
+            seen += len(targets)
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                progress(phase, seen, len(split))
+
+
+@contextmanager
+def opened_run(
+    run: Run,
+    *,
+    checkpoint: Which = "best",
+    changes: Mapping[str, Any] | None = None,
+    download: bool = True,
+    progress: Progress = silent,
+) -> Iterator[Subject]:
+    """Open a trained run for analysis; the runtime is closed with the context.
+
+    Args:
+        run: from `Run.load`.
+        checkpoint: best, last or previous.
+        changes: recipe values to change (device, batch_size, data, ...).
+        download: fetch a data set that is missing.
+
+    Raises:
+        InputError: no or a damaged checkpoint, missing data, other classes than the run's.
+    """
+    recipe = run.recipe.with_values(changes or {})
+    with opened_runtime(recipe) as runtime:
+        name = run.checkpoints.index()[checkpoint]
+        network = run.load_network(checkpoint)
+        data = load_run_data(recipe, runtime, download=download, progress=progress)
+        check_same_classes(run, data)
+        runtime.prepare(network)
+        yield Subject(run, network.eval(), data, recipe, runtime, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What the network said of every image of a split, on the CPU.
+
+    Attributes:
+        logits: (n, K) float32.
+        targets: (n,) int64.
+        energies: E(tbar_n) of every coded block, (n, N) float32 each.
+        decoded: (n, L) int64, the early decoders' classes.
+    """
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    energies: tuple[torch.Tensor, ...]
+    decoded: torch.Tensor
+
+    @property
+    def predictions(self) -> torch.Tensor:
+        """(n,) int64, the class of the highest logit."""
+        return self.logits.argmax(1)
+
+
+@torch.no_grad()
+def collect_outputs(
+    subject: Subject, split: Split, *, progress: Progress = silent, phase: str = "evaluating"
+) -> Outputs:
+    """One pass of the network over a split.
+
+    Raises:
+        InputError: no image could be read.
+    """
+    logits: list[torch.Tensor] = []
+    targets: list[torch.Tensor] = []
+    energies: list[tuple[torch.Tensor, ...]] = []
+    decoded: list[torch.Tensor] = []
+    for images, targets_B in subject.batches(split, progress, phase):
+        with subject.runtime.autocast():
+            output = subject.network(images)
+        logits.append(output.logits.float().cpu())
+        targets.append(targets_B)
+        energies.append(tuple(values_BN.cpu() for values_BN in output.energies))
+        classes = subject.network.decode(output.energies)
+        decoded.append(torch.stack(classes, dim=1).cpu() if classes else torch.empty(len(targets_B), 0).long())
+    if not logits:
+        raise InputError(f"{subject.data.name} has no image that can be read in the split that was asked for")
+    return Outputs(
+        torch.cat(logits),
+        torch.cat(targets),
+        tuple(torch.cat(values) for values in zip(*energies, strict=True)),
+        torch.cat(decoded),
+    )
+
+
+def class_index(classes: tuple[str, ...], text: str) -> int:
+    """The class called ``text``, or number ``text`` where no class is called so.
+
+    Raises:
+        InputError: neither; the nearest names are offered.
+    """
+    if text in classes:
+        return classes.index(text)
+    if text.isdecimal() and int(text) < len(classes):
+        return int(text)
+    near = difflib.get_close_matches(text, classes, n=3, cutoff=0.4)
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"known: {', '.join(classes[:12])}" + (", ..." if len(classes) > 12 else "")
+    )
+    raise InputError(f"--class {text!r} is neither a class nor a number from 0 to {len(classes) - 1}; {hint}")
+
+
+def load_negatives(subject: Subject, name: str, *, download: bool = True, progress: Progress = silent) -> ImageData:
+    """A data set of other classes, whose validation images are out-of-distribution negatives (section 4.3).
+
+    Raises:
+        InputError: the run's own data set, or one that is not there.
+    """
+    if name == subject.data.name:
+        raise InputError(f"--ood {name} is the data set of the run itself; name one with other classes")
+    from pathlib import Path
+
+    return load_dataset(name, data_dir=Path(subject.recipe.data_dir), download=download, progress=progress)

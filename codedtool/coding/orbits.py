@@ -1,0 +1,432 @@
+"""Codes that are unions of orbits of words under a group of permutations of the columns.
+
+With a transitive group every orbit, and so every union of orbits, has exactly even columns. The group also makes the
+search small: the orbits whose own words are far enough apart are enumerated, and a tabu search looks for a set of them
+without conflicts that holds as many words as possible, for one group of the catalogue after the other.
+(A. Brouwer, J. Shearer, N. Sloane, W. Smith, A new table of constant weight codes, IEEE Trans. IT 36, 1990;
+K. Nurmela, M. Kaikkonen, P. Ostergard, New constant weight codes from linear permutation groups, IEEE Trans. IT 43,
+1997; R. Montemanni, D. Smith, Heuristic algorithms for constructing binary constant weight codes, IEEE Trans. IT 55,
+2009.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import comb, log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codedtool.budget import Budget, Progress, StopReason, silent
+from codedtool.coding.balance import select_balanced
+from codedtool.coding.bounds import upper_bound
+from codedtool.coding.groups import PermutationGroup, catalogue
+from codedtool.coding.scheme import best_spread
+from codedtool.coding.words import words_to_table
+from codedtool.errors import InputError
+
+# Words looked at for one group, and orbits kept of them: C(32, 8) under the translations of F_2^5 fits twice over.
+_MAX_VISITS = 40_000_000
+_MAX_ORBITS = 400_000
+
+# Rounds: how many of the groups best so far take part (all in the first), the steps and the work that each may take.
+# The unit of work is a comparison of two words; about 5 * 10^8 take a second.
+_ROUNDS = ((None, 20_000, 250_000_000), (8, 400_000, 1_000_000_000), (4, 4_000_000, 4_000_000_000))
+_SLICE_WORK = 40_000_000
+_SLICE_VISITS = 4_000_000
+
+# Conflicts of orbits that were needed once, as bits.
+_ROW_BYTES = 1 << 27
+
+# Tabu steps without an improvement before half of the set is dropped.
+_PATIENCE = 2000
+
+# Good codes were found to be unions of a handful of orbits; groups are tried nearest to this many first.
+_TYPICAL_ORBITS = 2
+
+# How many words at least are left to `select_balanced`, in units of N. None at first: one word more than an even union
+# has spread 1, and in a linear code, where the odd column sums spell a codeword, hardly anything else has.
+_REMAINDERS = (0, 1, 4)
+
+# Choosing whole orbits: kinds of orbits that CP-SAT is asked about, and its deterministic time, about seconds.
+_MOST_KINDS = 5000
+_UNION_LIMIT = 1.0
+
+
+@dataclass(frozen=True)
+class OrbitCode:
+    """A code that is a union of orbits.
+
+    Attributes:
+        words: (M,) uint64, ascending, pairwise at distance >= H_min.
+        orbit: (M,) int64, which orbit each word belongs to, 0..num_orbits-1.
+        group: the name of the group (`groups.catalogue`).
+        num_orbits: how many orbits.
+        union: (K,) int64, positions of K words that are whole orbits and as even as K words can be; None where none
+            was asked for or found.
+        stopped: what cut the search short, or None.
+    """
+
+    words: NDArray[np.uint64]
+    orbit: NDArray[np.int64]
+    group: str
+    num_orbits: int
+    union: NDArray[np.int64] | None
+    stopped: StopReason | None
+
+
+def orbit_code(
+    length: int,
+    act: int,
+    min_distance: int,
+    *,
+    num_classes: int | None = None,
+    groups: list[str] | None = None,
+    seed: int = 0,
+    budget: Budget | None = None,
+    progress: Progress = silent,
+) -> OrbitCode | None:
+    """The largest code found that is a union of orbits of one group of the catalogue.
+
+    Every group gets a short search, then the best few a longer one, all bounded by counted work, so that a seed gives
+    the same code on every machine. The search ends when Johnson's bound is reached; with ``num_classes``, as soon as K
+    of the words are whole orbits with columns as even as can be, or after a group's turn that found K words at all.
+
+    Args:
+        length: N, 2..64.
+        act: N_act, 1..N-1.
+        min_distance: H_min, even, >= 2.
+        num_classes: K, or None for as many words as possible.
+        groups: names from `groups.catalogue` to which the search is limited; default all.
+        seed: of every random choice.
+        budget: polled about ten times a second; when it ends the best code so far is returned.
+        progress: told the phase "searching orbits", the group and the most words so far.
+
+    Returns:
+        The code, or None where no group makes the orbits few enough to be listed, or no orbit is admissible.
+
+    Raises:
+        InputError: ``groups`` holds a name that the catalogue of ``length`` does not, or ``min_distance`` is odd.
+    """
+    if min_distance < 2 or min_distance % 2:
+        raise InputError(f"min_distance must be even and at least 2, got {min_distance}")
+    budget = budget or Budget()
+    weight = min(act, length - act)
+    bound = upper_bound(length, act, min_distance, delsarte=False).best
+    target = num_classes or bound
+    candidates = [g for g in _named(length, groups) if _is_small_enough(length, weight, g)]
+    candidates.sort(key=lambda g: (len(g.column_orbits()) > 1, abs(log(g.order * _TYPICAL_ORBITS / target)), g.name))
+    progress("searching orbits", 0, None, "loading or compiling kernels")
+    _compile()
+    budget.restart()
+    searches: list[_Search] = []
+    for number, (num_groups, steps, work) in enumerate(_ROUNDS):
+        if num_groups is None:
+            searches = [_Search(g, length, weight, min_distance, seed + i) for i, g in enumerate(candidates)]
+        else:
+            searches = sorted(searches, key=lambda s: -s.size)[:num_groups]
+        for place, search in enumerate(searches):
+            best = max(s.size for s in searches)
+            note = f"round {number + 1}, {search.group.name}; best {best} words so far"
+            progress("searching orbits", place, len(searches), note)
+            stopped = search.run(steps, work, num_classes, budget)
+            if num_classes is not None and search.size >= num_classes:
+                return search.result(act, stopped)
+            if stopped is not None or search.size == bound:
+                return _best(searches, act, stopped)
+    return _best(searches, act, None)
+
+
+def choose_even(
+    words: NDArray[np.uint64],
+    orbit: NDArray[np.int64],
+    length: int,
+    act: int,
+    num_classes: int,
+    min_distance: int,
+    *,
+    seed: int,
+    budget: Budget,
+    progress: Progress = silent,
+) -> NDArray[np.int64]:
+    """K of the words with columns as even as the search finds: whole orbits, and `select_balanced` for a few more.
+
+    Whole orbits cost nothing, however many words there are; the words to be balanced are about N, not K.
+
+    Args:
+        words: (M,) uint64, each with ``act`` ones, M >= K.
+        orbit: (M,) int64, which orbit each word belongs to.
+        length, act, num_classes, min_distance: N, N_act, K and H_min.
+        seed, budget, progress: as in `select_balanced`.
+
+    Returns:
+        (K,) int64, ascending positions.
+    """
+    whole = choose_balanced_union(words, orbit, length, num_classes)
+    if whole is not None:
+        return whole
+    target = best_spread(num_classes, length, act)
+    table = words_to_table(words, length)
+    best, best_spread_found = None, len(words)
+    for factor in _REMAINDERS:
+        whole = _take_orbits(words, orbit, length, 0, num_classes - factor * length, 0)
+        chosen = _completed(words, whole, length, act, num_classes, min_distance, seed, budget, progress)
+        sums = table[chosen].sum(axis=0, dtype=np.int64)
+        spread = int(sums.max() - sums.min())
+        if spread < best_spread_found:
+            best, best_spread_found = chosen, spread
+        if spread <= target or whole is None or budget.stop_reason() is not None:
+            break
+    assert best is not None
+    return best
+
+
+def _completed(
+    words: NDArray[np.uint64],
+    whole: NDArray[np.int64] | None,
+    length: int,
+    act: int,
+    num_classes: int,
+    min_distance: int,
+    seed: int,
+    budget: Budget,
+    progress: Progress,
+) -> NDArray[np.int64]:
+    """The positions ``whole`` and as many of the others as K words need, chosen by `select_balanced`."""
+    is_taken = np.zeros(len(words), dtype=np.bool_)
+    if whole is not None:
+        is_taken[whole] = True
+    left = np.flatnonzero(~is_taken)
+    num_left = num_classes - (len(words) - len(left))
+    if num_left < 2:
+        return np.sort(np.append(np.flatnonzero(is_taken), left[:num_left])).astype(np.int64)
+    selected = select_balanced(
+        words[left], length, act, num_left, min_distance, seed=seed, budget=budget, progress=progress
+    )
+    is_taken[left[selected.indices]] = True
+    return np.flatnonzero(is_taken).astype(np.int64)
+
+
+def choose_balanced_union(
+    words: NDArray[np.uint64], orbit: NDArray[np.int64], length: int, num_classes: int
+) -> NDArray[np.int64] | None:
+    """K words that are whole orbits, with S_max - S_min as small as K words of their weight can have it.
+
+    Args:
+        words: (M,) uint64 of one weight.
+        orbit: (M,) int64, which orbit (or any other part that must stay whole) each word belongs to.
+        length: N.
+        num_classes: K.
+
+    Returns:
+        (K,) int64 ascending positions, or None where no choice of whole orbits will do or none is found in a moment.
+    """
+    act = int(words[0]).bit_count()
+    return _take_orbits(words, orbit, length, num_classes, num_classes, best_spread(num_classes, length, act))
+
+
+def _take_orbits(
+    words: NDArray[np.uint64], orbit: NDArray[np.int64], length: int, fewest: int, most: int, spread: int
+) -> NDArray[np.int64] | None:
+    """As many words as possible, ``fewest`` to ``most``, that are whole orbits and even; None where there are none.
+
+    Column sums may be their mean rounded down or up with ``spread`` 1, which needs ``fewest`` = ``most``; with 0 they
+    are equal. Orbits with the same column sums are interchangeable, so CP-SAT decides only how many of each kind.
+    """
+    from ortools.sat.python import cp_model
+
+    act = int(words[0]).bit_count()
+    table = words_to_table(words, length)
+    sums = np.zeros((int(orbit.max()) + 1, length + 1), dtype=np.int64)
+    np.add.at(sums[:, 1:], orbit, table)
+    sums[:, 0] = np.bincount(orbit)
+    kinds, kind_of, available = np.unique(sums, axis=0, return_inverse=True, return_counts=True)
+    if most < 1 or len(kinds) > _MOST_KINDS:
+        return None
+    model = cp_model.CpModel()
+    taken = [model.new_int_var(0, int(count), "") for count in available]
+    size = sum(int(s) * t for s, t in zip(kinds[:, 0], taken, strict=True))
+    model.add_linear_constraint(size, max(1, fewest), most)
+    for column in np.unique(kinds[:, 1:], axis=1).T:
+        column_sum = sum(int(s) * t for s, t in zip(column, taken, strict=True))
+        if spread:
+            model.add_linear_constraint(column_sum, most * act // length, most * act // length + 1)
+        else:
+            model.add(column_sum * length == size * act)
+    model.maximize(size)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.max_deterministic_time = _UNION_LIMIT
+    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return None
+    is_taken = np.zeros(len(sums), dtype=np.bool_)
+    for kind, variable in enumerate(taken):
+        is_taken[np.flatnonzero(kind_of.ravel() == kind)[: solver.value(variable)]] = True
+    chosen = np.flatnonzero(is_taken[orbit])
+    column_sums = table[chosen].sum(axis=0, dtype=np.int64)
+    if not fewest <= len(chosen) <= most or column_sums.max() - column_sums.min() > spread:
+        return None
+    return chosen.astype(np.int64)
+
+
+def _named(length: int, names: list[str] | None) -> list[PermutationGroup]:
+    """The groups of the catalogue, or those of them that are asked for."""
+    every = catalogue(length)
+    if names is None:
+        return every
+    known = {group.name: group for group in every}
+    for name in names:
+        if name not in known:
+            raise InputError(f"no group {name!r} acts on {length} columns; there are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _is_small_enough(length: int, act: int, group: PermutationGroup) -> bool:
+    """Whether all words can be looked at, and their orbits listed."""
+    visits = sum(comb(top, act - 1) for top in _tops(group))
+    return visits <= _MAX_VISITS and comb(length, act) // group.order <= _MAX_ORBITS
+
+
+def _tops(group: PermutationGroup) -> list[int]:
+    """The possible highest ones of the largest word of an orbit: the highest bit of each orbit of bits."""
+    return [bits[-1] for bits in group.column_orbits()]
+
+
+def _best(searches: list[_Search], act: int, stopped: StopReason | None) -> OrbitCode | None:
+    """The largest code of all searches, or None where there is none."""
+    found = max(searches, key=lambda s: s.size, default=None)
+    return None if found is None or found.size == 0 else found.result(act, stopped)
+
+
+class _Search:
+    """The search under one group; its arrays are those that `orbits_kernels` describes."""
+
+    def __init__(self, group: PermutationGroup, length: int, act: int, min_distance: int, seed: int) -> None:
+        self.group, self.length, self.act = group, length, act
+        self.most_shared = act - min_distance // 2
+        self.seed = seed
+        self.words: NDArray[np.uint64] | None = None
+        self.union: NDArray[np.int64] | None = None
+
+    @property
+    def size(self) -> int:
+        """The most words found."""
+        return 0 if self.words is None or not len(self.words) else int(self.state[4])
+
+    def run(self, steps: int, work: int, num_classes: int | None, budget: Budget) -> StopReason | None:
+        """Search ``steps`` or ``work`` further, or until K words in whole orbits are even; returns what cut it off."""
+        from codedtool.coding import orbits_kernels
+
+        if self.words is None:
+            stopped = self._enumerate(budget)
+            if stopped is not None:
+                return stopped
+        assert self.words is not None
+        if not len(self.words):
+            return None
+        goal = num_classes or 1 << 62
+        last_step, last_work = int(self.state[0]) + steps, int(self.state[3]) + work
+        while self.state[0] < last_step and self.state[3] < last_work:
+            stopped = budget.stop_reason()
+            if stopped is not None:
+                return stopped
+            reached = orbits_kernels.search_orbits(
+                self.shifted,
+                self.words,
+                self.sizes,
+                self.most_shared,
+                last_step,
+                min(last_work, int(self.state[3]) + _SLICE_WORK),
+                max(goal, int(self.state[4]) + 1),
+                _PATIENCE,
+                self.images,
+                self.rows,
+                self.slot_of,
+                self.owner,
+                self.is_chosen,
+                self.blocked,
+                self.tabu_until,
+                self.best_chosen,
+                self.random_state,
+                self.state,
+            )
+            if reached and num_classes is not None:
+                words, orbit = self._code()
+                self.union = choose_balanced_union(words, orbit, self.length, num_classes)
+                if self.union is not None:
+                    return None
+            if self.state[4] == self.sizes.sum():
+                return None
+        return None
+
+    def result(self, act: int, stopped: StopReason | None) -> OrbitCode:
+        """The best code of this group, its words complemented if the search was for the complements."""
+        words, orbit = self._code()
+        if act != self.act:
+            words = words ^ np.uint64((1 << self.length) - 1)
+        order = np.argsort(words, kind="stable")
+        union = None
+        if self.union is not None:
+            union = np.flatnonzero(np.isin(order, self.union)).astype(np.int64)
+        return OrbitCode(
+            words=words[order],
+            orbit=orbit[order],
+            group=self.group.name,
+            num_orbits=int(orbit.max()) + 1,
+            union=union,
+            stopped=stopped,
+        )
+
+    def _code(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The words of the best set of orbits, and the orbit of each."""
+        from codedtool.coding import orbits_kernels
+
+        assert self.words is not None
+        orbits = []
+        for word in self.words[self.best_chosen]:
+            size = orbits_kernels.orbit_of(self.shifted, word, self.images)
+            orbits.append(self.images[:size].copy())
+        numbers = np.repeat(np.arange(len(orbits)), [len(o) for o in orbits])
+        return np.concatenate(orbits), numbers.astype(np.int64)
+
+    def _enumerate(self, budget: Budget) -> StopReason | None:
+        """List the admissible orbits and make room for the search."""
+        from codedtool.coding import orbits_kernels
+
+        self.shifted = np.uint64(1) << self.group.elements().astype(np.uint64)
+        words = np.empty(2 * _MAX_ORBITS, dtype=np.uint64)
+        sizes = np.empty(2 * _MAX_ORBITS, dtype=np.int64)
+        counts = np.zeros(2, dtype=np.int64)
+        for top in _tops(self.group):
+            rest = np.array([(1 << (self.act - 1)) - 1], dtype=np.uint64)
+            finished: Any = top + 1 < self.act
+            while not finished:
+                stopped = budget.stop_reason()
+                if stopped is not None:
+                    return stopped
+                finished = orbits_kernels.enumerate_orbits(
+                    self.shifted, self.act, self.most_shared, top, rest, _SLICE_VISITS, words, sizes, counts
+                )
+        num = int(counts[0])
+        self.words, self.sizes = words[:num].copy(), sizes[:num].copy()
+        num_limbs = (num + 63) // 64
+        num_rows = min(num, max(8, _ROW_BYTES // (8 * max(1, num_limbs))))
+        self.rows = np.zeros((num_rows, num_limbs), dtype=np.uint64)
+        self.slot_of = np.full(num, -1, dtype=np.int32)
+        self.owner = np.full(num_rows, -1, dtype=np.int32)
+        self.is_chosen = np.zeros(num, dtype=np.bool_)
+        self.best_chosen = np.zeros(num, dtype=np.bool_)
+        self.blocked = np.zeros(num, dtype=np.int32)
+        self.tabu_until = np.zeros(num, dtype=np.int64)
+        self.images = np.empty(len(self.shifted), dtype=np.uint64)
+        self.random_state = np.random.default_rng(self.seed).integers(0, 1 << 63, size=1, dtype=np.uint64)
+        self.state = np.zeros(6, dtype=np.int64)
+        return None
+
+
+@cache
+def _compile() -> None:
+    """Compile or load every kernel, on two columns."""
+    _Search(PermutationGroup("trivial", 1, 2, ()), 2, 1, 2, 0).run(1, 1, None, Budget())

@@ -1,0 +1,106 @@
+"""find_scheme: which method wins where, what is refused, and the targets of higher distance and larger scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codedtool.budget import Budget
+from codedtool.coding.search import SchemeResult, SearchInterrupted, find_scheme
+from codedtool.errors import InfeasibleError, InputError
+
+
+def check(result: SchemeResult, K: int, N: int, act: int, H: int, spread: int) -> None:
+    """The figures of a result, counted again by hand for small K and from the table for any."""
+    table = result.scheme.table
+    assert table.shape == (K, N)
+    assert (table.sum(axis=1) == act).all()
+    assert np.ptp(table.sum(axis=0, dtype=np.int64)) == spread
+    assert result.scheme.min_distance >= H
+    assert result.stopped is None
+    if K <= 1000:
+        gram = table.astype(np.float32) @ table.astype(np.float32).T
+        np.fill_diagonal(gram, 0)
+        assert 2 * (act - gram.max()) >= H
+
+
+@pytest.mark.parametrize(
+    ("parameters", "highest", "method"),
+    [
+        ((10, 10, 5), 4, "all words"),
+        ((10, 10, 3), 4, "all words"),
+        ((100, 20, 8), 8, "lexicode"),
+        ((100, 20, 4), 4, "lexicode"),
+        ((1000, 32, 16), 12, "linear code"),
+        ((1000, 32, 8), 8, "orbits"),
+    ],
+)
+def test_the_highest_distance_is_reached_with_even_columns_and_proved(
+    parameters: tuple[int, int, int], highest: int, method: str
+) -> None:
+    result = find_scheme(*parameters, "max")
+    check(result, *parameters, highest, spread=0)
+    assert result.method == method
+    assert result.hmin_is_optimal
+
+
+@pytest.mark.parametrize(
+    ("parameters", "spread", "method"),
+    [
+        ((21841, 64, 8, 8), 1, "linear code"),
+        ((21841, 64, 16, 16), 1, "linear code"),
+        ((100_000, 64, 16, 12), 0, "random greedy"),
+    ],
+)
+def test_schemes_of_any_scale(parameters: tuple[int, int, int, int], spread: int, method: str) -> None:
+    if parameters[0] == 100_000:
+        parameters = (30_000, *parameters[1:])  # the whole size is a benchmark's: counting its pairs takes 15 s
+        spread = 0
+    result = find_scheme(*parameters)
+    check(result, *parameters, spread=spread)
+
+
+def test_the_seed_decides_and_the_papers_parameters_stay_with_the_lexicode() -> None:
+    one, same, other = (find_scheme(1000, 32, 8, 6, seed=seed) for seed in (0, 0, 1))
+    assert one.method == "lexicode"
+    assert one.scheme == same.scheme != other.scheme
+    assert one.greedy_size == 11_556
+    check(one, 1000, 32, 8, 6, spread=0)
+
+
+def test_methods_can_be_chosen() -> None:
+    orbits = find_scheme(100, 20, 4, 4, method="orbits")
+    check(orbits, 100, 20, 4, 4, spread=0)
+    assert orbits.greedy_size is None
+    uneven = find_scheme(100, 20, 4, 4, refine="none")
+    assert uneven.selection == "first words"
+    assert uneven.scheme.spread > 0
+
+
+def test_what_is_not_found_is_not_called_impossible() -> None:
+    with pytest.raises(InfeasibleError, match="keeps 1068, and they are not proved impossible"):
+        find_scheme(3000, 32, 8, 8, method="lexicode")
+    with pytest.raises(InfeasibleError, match="at most 13"):
+        find_scheme(14, 10, 3, 4)
+    with pytest.raises(InputError, match="K must be at least 2"):
+        find_scheme(1, 10, 3, 4)
+
+
+def test_a_time_limit_that_is_too_short_says_how_far_it_came() -> None:
+    with pytest.raises(InfeasibleError, match="not found within the time limit"):
+        find_scheme(21841, 64, 16, 14, method="lexicode", budget=Budget(0.5))
+
+
+def test_an_interrupted_search_hands_over_its_best() -> None:
+    budget = Budget()
+
+    def interrupt(phase: str, done: float, total: float | None, note: str = "") -> None:
+        if phase == "balancing columns":
+            budget.interrupt()
+
+    with pytest.raises(SearchInterrupted) as caught:
+        find_scheme(1000, 32, 8, 6, budget=budget, progress=interrupt)
+    best = caught.value.best
+    assert best is not None
+    assert best.scheme.num_classes == 1000
+    assert best.scheme.min_distance >= 6
