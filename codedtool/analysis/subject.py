@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,18 +40,29 @@ class Subject:
     Attributes:
         run: its directory.
         network: the trained network in evaluation mode, on ``runtime.device``.
-        data: its data set, with the same classes in the same order.
         recipe: the run's recipe with the changes asked for.
         runtime: the device.
         checkpoint: name of the checkpoint that was loaded.
+        find_data: loads ``recipe.data``.
     """
 
     run: Run
     network: CodedResNeXt
-    data: ImageData
     recipe: Recipe
     runtime: Runtime
     checkpoint: str
+    find_data: Callable[[], ImageData]
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The run's data set, with the same classes in the same order; looked for when it is first asked for.
+
+        Raises:
+            InputError: missing data, or other classes than the run's.
+        """
+        data = self.find_data()
+        check_same_classes(self.run, data)
+        return data
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -116,16 +129,15 @@ def opened_run(
         download: fetch a data set that is missing.
 
     Raises:
-        InputError: no or a damaged checkpoint, missing data, other classes than the run's.
+        InputError: no or a damaged checkpoint.
     """
     recipe = run.recipe.with_values(changes or {})
     with opened_runtime(recipe) as runtime:
         name = run.checkpoints.index()[checkpoint]
         network = run.load_network(checkpoint)
-        data = load_run_data(recipe, runtime, download=download, progress=progress)
-        check_same_classes(run, data)
         runtime.prepare(network)
-        yield Subject(run, network.eval(), data, recipe, runtime, name)
+        find_data = partial(load_run_data, recipe, runtime, download=download, progress=progress)
+        yield Subject(run, network.eval(), recipe, runtime, name, find_data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,14 +212,30 @@ def class_index(classes: tuple[str, ...], text: str) -> int:
     raise InputError(f"--class {text!r} is neither a class nor a number from 0 to {len(classes) - 1}; {hint}")
 
 
-def load_negatives(subject: Subject, name: str, *, download: bool = True, progress: Progress = silent) -> ImageData:
+def find_negatives(
+    subject: Subject, name: str | None, *, download: bool = True, progress: Progress = silent
+) -> ImageData | None:
     """A data set of other classes, whose validation images are out-of-distribution negatives (section 4.3).
 
-    Raises:
-        InputError: the run's own data set, or one that is not there.
-    """
-    if name == subject.data.name:
-        raise InputError(f"--ood {name} is the data set of the run itself; name one with other classes")
-    from pathlib import Path
+    Args:
+        name: a data set, or "none"; None: the paper's choice (CIFAR-100 for CIFAR-10 and the reverse) if it is there.
 
-    return load_dataset(name, data_dir=Path(subject.recipe.data_dir), download=download, progress=progress)
+    Returns:
+        None without one.
+
+    Raises:
+        InputError: the run's own data set, or one that was named and is not there.
+    """
+    if name == "none":
+        return None
+    if name is not None:
+        if name == subject.data.name:
+            raise InputError(f"--ood {name} is the data set of the run itself; name one with other classes")
+        return load_dataset(name, data_dir=Path(subject.recipe.data_dir), download=download, progress=progress)
+    usual = {"cifar10": "cifar100", "cifar100": "cifar10"}.get(subject.data.name)
+    if usual is None:
+        return None
+    try:
+        return load_dataset(usual, data_dir=Path(subject.recipe.data_dir), download=False, progress=progress)
+    except InputError:
+        return None

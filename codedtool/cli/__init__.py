@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 from codedtool import __version__
-from codedtool.cli import assign, bounds, evaluate, scheme, train, verify
+from codedtool.cli import (
+    activations,
+    assign,
+    bc,
+    bounds,
+    calibrate,
+    cost,
+    decode,
+    evaluate,
+    export,
+    predict,
+    report,
+    scheme,
+    specialize,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="codedtool",
@@ -40,6 +56,15 @@ app.command("verify")(verify.verify)
 app.command("bounds")(bounds.bounds)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("bc")(bc.bc)
+app.command("decode")(decode.decode)
+app.command("specialize")(specialize.specialize)
+app.command("calibrate")(calibrate.calibrate)
+app.command("activations")(activations.activations)
+app.command("cost")(cost.cost)
+app.command("predict")(predict.predict)
+app.command("report")(report.report)
+app.command("export")(export.export)
 
 
 def main() -> None:

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 RunOption = Annotated[
     str | None, typer.Option("--run", help="A run's folder, or its name under runs/.", show_default="the latest")
 ]
+Compare = Annotated[
+    str | None, typer.Option("--compare", help="A run of the plain control: its classifiers are a baseline.")
+]
+Ood = Annotated[
+    str | None,
+    typer.Option(
+        "--ood",
+        help="A data set of other classes: out-of-distribution negatives; none for no such set.",
+        show_default="cifar100 for cifar10 and the reverse, where it is there",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything drawn at random.", min=0)]
 
 # The recipe's values that an analysis may change.

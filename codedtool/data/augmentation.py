@@ -32,6 +32,9 @@ _DOMAIN = np.uint64(0x6175676D656E74)
 _TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING = range(6)
 _COLUMNS = np.array([_TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING], dtype=np.uint64)
 
+# Evaluation resizes to 256 before it crops 224, and in proportion for other sizes.
+EVAL_CROP_PART = 224 / 256
+
 # Timm's create_transform: how far RandAugment translates, as a part of the image's side.
 _TRANSLATE_PART = 0.45
 

@@ -73,8 +73,11 @@ def load_folder(path: Path, *, skip_bad_images: bool, progress: Progress) -> Ima
     )
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, *, fix: str = "replace or remove it, or pass --skip-bad-images") -> Image.Image:
     """The image in a file, as RGB; of 16-bit grey values the upper 8 bits.
+
+    Args:
+        fix: what the error's message advises.
 
     Raises:
         InputError: it cannot be read, or its pixels have no agreed range; names the file.
@@ -88,9 +91,7 @@ def read_image(path: str | Path) -> Image.Image:
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
     except _READ_ERRORS as error:
-        raise InputError(
-            f"cannot read the image {path} ({error}); replace or remove it, or pass --skip-bad-images"
-        ) from None
+        raise InputError(f"cannot read the image {path} ({error}); {fix}") from None
 
 
 def _find(folder: Path, progress: Progress) -> tuple[tuple[str, ...], list[str], NDArray[np.int64]]:

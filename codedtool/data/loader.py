@@ -22,13 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from codedtool.data.augmentation import Augmentation, augment, centre_crop, resized_crop, sample_words
+from codedtool.data.augmentation import EVAL_CROP_PART, Augmentation, augment, centre_crop, resized_crop, sample_words
 from codedtool.data.folder import read_image
 from codedtool.data.split import Split
 from codedtool.errors import InputError
-
-# Evaluation resizes to 256 before it crops 224, and in proportion for other sizes.
-_EVAL_CROP_PART = 224 / 256
 
 
 class Batch(NamedTuple):
@@ -200,7 +197,7 @@ class _Prepare(Dataset[_Prepared | InputError]):
         image = read_image(source) if isinstance(source, str) else Image.fromarray(source)
         if self._resizes and word_S is not None:
             return np.asarray(resized_crop(image, word_S, self.size))
-        return np.asarray(centre_crop(image, self.size, part=_EVAL_CROP_PART if self.augmentation is None else 1.0))
+        return np.asarray(centre_crop(image, self.size, part=EVAL_CROP_PART if self.augmentation is None else 1.0))
 
 
 def _run(jobs: Iterator[_Job], prepare: _Prepare, *, num_workers: int, pin_memory: bool) -> Iterator[Batch]:

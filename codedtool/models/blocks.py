@@ -75,9 +75,23 @@ class ResNeXtBlock(nn.Module):
         keep_mask: torch.Tensor | None = None,
     ) -> BlockOutput:
         """The block's output for ``x`` (B, C_in, H, W); the other arguments are those of `CodedSum.forward`."""
-        shortcut = self.shortcut(x)
+        return self.join(self.bottleneck(x), self.shortcut(x), targets, drop_mask=drop_mask, keep_mask=keep_mask)
+
+    def bottleneck(self, x: torch.Tensor) -> torch.Tensor:
+        """The subNNs' bottleneck activations (B, N*d, H', W'), subNN by subNN; no subNN sees another's."""
         h = functional.relu(self.reduce_bn(self.reduce(x)))
-        h = functional.relu(self.grouped_bn(self.grouped(h)))
+        return functional.relu(self.grouped_bn(self.grouped(h)))
+
+    def join(
+        self,
+        h: torch.Tensor,
+        shortcut: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        *,
+        drop_mask: torch.Tensor | None = None,
+        keep_mask: torch.Tensor | None = None,
+    ) -> BlockOutput:
+        """The sum over the subNNs of `bottleneck`'s activations, added to the shortcut's output."""
         energies, loss = None, None
         if isinstance(self.expand, CodedSum):
             h, energies, loss = self.expand(h, targets, drop_mask=drop_mask, keep_mask=keep_mask)

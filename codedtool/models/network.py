@@ -71,6 +71,7 @@ class CodedResNeXt(nn.Module):
         self.stem = _stem(stem, in_channels, stem_channels)
         self.block_list = nn.ModuleList()
         block_names: list[str] = []
+        block_stages: list[str] = []
         coded_indices: list[int] = []
         drop_groups: list[int] = []
         drop_schemes: list[CodingScheme] = []
@@ -94,9 +95,11 @@ class CodedResNeXt(nn.Module):
                     exponent=exponent,
                 )
                 self.block_list.append(block)
+                block_stages.append(name)
                 channels = stage.out_channels
         self.num_classes = num_classes
         self.block_names = tuple(block_names)
+        self.block_stages = tuple(block_stages)
         self.coded_indices = tuple(coded_indices)
         self.drop_groups = tuple(drop_groups)
         self.drop_group_lengths = tuple(scheme.length for scheme in drop_schemes)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
+from codedtool.models.blocks import ResNeXtBlock
 from codedtool.models.coded_sum import CodedSum
 from codedtool.models.network import CodedResNeXt
 
@@ -21,39 +24,95 @@ def keep_masks_of_class(network: CodedResNeXt, class_index: int) -> dict[int, to
     return masks
 
 
-def extract_binary_classifier(network: CodedResNeXt, class_index: int) -> CodedResNeXt:
+def path_schemes(network: CodedResNeXt, schemes: Mapping[str, CodingScheme] | None = None) -> dict[int, CodingScheme]:
+    """Block number (of all blocks) -> the scheme that says which subNNs of it a class has.
+
+    Args:
+        schemes: stage -> scheme, for a plain network whose binary classifiers are extracted "likewise" (section 4.3);
+            None: the network's own.
+
+    Raises:
+        InputError: a scheme whose N or K is not the network's.
+    """
+    found = {}
+    for number, (stage, block) in enumerate(zip(network.block_stages, network.blocks, strict=True)):
+        scheme = (network.schemes if schemes is None else schemes).get(stage)
+        if scheme is None:
+            continue
+        if scheme.length != block.num_subnns or scheme.num_classes != network.num_classes:
+            raise InputError(
+                f"the scheme of stage {stage} has N={scheme.length} and K={scheme.num_classes}, the network "
+                f"N={block.num_subnns} and K={network.num_classes}: their paths cannot be compared"
+            )
+        found[number] = scheme
+    return found
+
+
+def extract_binary_classifier(
+    network: CodedResNeXt, class_index: int, *, schemes: Mapping[str, CodingScheme] | None = None
+) -> CodedResNeXt:
     """A copy of ``network`` without the subNNs that are inactive for a class, and with its logit only.
 
     Stem, uncoded stages and shortcuts are whole; N stays the original N in the energy average, so the output equals
     logit ``class_index`` of the network with `keep_masks_of_class`.
 
     Args:
-        network: coded, in evaluation mode (its BatchNorm statistics are copied).
+        network: in evaluation mode (its BatchNorm statistics are copied).
         class_index: 0..K-1.
+        schemes: as for `path_schemes`.
 
     Raises:
-        InputError: no such class.
+        InputError: no such class, or schemes that do not fit.
     """
     if not 0 <= class_index < network.num_classes:
         raise InputError(f"class {class_index} does not exist: classes are 0 to {network.num_classes - 1}")
-    smaller = copy.deepcopy(network)
-    for block in smaller.coded_blocks:
-        coded_sum = block.expand
-        assert isinstance(coded_sum, CodedSum)
-        active_N = coded_sum.scheme_KN[class_index].bool()
-        channels_D = active_N.repeat_interleave(block.reduce.out_channels // block.num_subnns).nonzero().flatten()
-        block.reduce = _slice_conv(block.reduce, outputs=channels_D)
-        block.reduce_bn = _slice_bn(block.reduce_bn, channels_D)
-        block.grouped = _slice_conv(block.grouped, outputs=channels_D, groups=int(active_N.sum()))
-        block.grouped_bn = _slice_bn(block.grouped_bn, channels_D)
-        coded_sum.conv = _slice_conv(coded_sum.conv, inputs=channels_D)
-        coded_sum.num_present = int(active_N.sum())
-        coded_sum.scheme_KN = coded_sum.scheme_KN[:, active_N]
-    row = smaller.fc.weight.detach()[class_index : class_index + 1]
-    smaller.fc = nn.Linear(row.shape[1], 1, bias=False, device=row.device, dtype=row.dtype)
-    smaller.fc.weight = nn.Parameter(row.clone())
+    paths = path_schemes(network, schemes)
+    # What is replaced below is left out of the copy.
+    kept = {id(network.blocks[number]): network.blocks[number] for number in paths} | {id(network.fc): network.fc}
+    smaller = copy.deepcopy(network, memo=dict(kept))
+    for number, scheme in paths.items():
+        smaller.block_list[number] = copy.deepcopy(prune_block(network.blocks[number], scheme, class_index))
+    smaller.fc = class_row(network, class_index)
     smaller.num_classes = 1
     return smaller
+
+
+def class_row(network: CodedResNeXt, class_index: int) -> nn.Linear:
+    """The linear layer of one class's logit alone."""
+    row = network.fc.weight.detach()[class_index : class_index + 1]
+    # On "meta" nothing is drawn for weights that are replaced at once.
+    linear = nn.Linear(row.shape[1], 1, bias=False, device="meta")
+    linear.weight = nn.Parameter(row.clone())
+    return linear
+
+
+def prune_block(block: ResNeXtBlock, scheme: CodingScheme, class_index: int) -> ResNeXtBlock:
+    """A new block with only the subNNs that are active for a class; the shortcut and last BatchNorm are shared."""
+    active = [subnn for subnn, bit in enumerate(scheme.table[class_index].tolist()) if bit]
+    channels_D = active_channels(block, scheme, class_index)
+    replaced: tuple[nn.Module, ...] = (block.reduce, block.reduce_bn, block.grouped, block.grouped_bn, block.expand)
+    shared: tuple[nn.Module, ...] = (block.shortcut, block.expand_bn)
+    smaller = copy.deepcopy(block, memo={id(module): module for module in (*replaced, *shared)})
+    smaller.reduce = _slice_conv(block.reduce, outputs=channels_D)
+    smaller.reduce_bn = _slice_bn(block.reduce_bn, channels_D)
+    smaller.grouped = _slice_conv(block.grouped, outputs=channels_D, groups=len(active))
+    smaller.grouped_bn = _slice_bn(block.grouped_bn, channels_D)
+    if isinstance(block.expand, CodedSum):
+        coded_sum = copy.deepcopy(block.expand, memo={id(block.expand.conv): block.expand.conv})
+        coded_sum.conv = _slice_conv(block.expand.conv, inputs=channels_D)
+        coded_sum.num_present = len(active)
+        coded_sum.scheme_KN = block.expand.scheme_KN[:, active]
+        smaller.expand = coded_sum
+    else:
+        smaller.expand = _slice_conv(block.expand, inputs=channels_D)
+    return smaller
+
+
+def active_channels(block: ResNeXtBlock, scheme: CodingScheme, class_index: int) -> torch.Tensor:
+    """Which of the block's bottleneck channels (N*d, subNN by subNN) belong to a class, (N_act*d,) int64."""
+    width_d = block.reduce.out_channels // block.num_subnns
+    active_N = torch.from_numpy(scheme.table[class_index].astype(bool))
+    return active_N.repeat_interleave(width_d).nonzero().flatten().to(block.reduce.weight.device)
 
 
 def _slice_conv(
@@ -77,17 +136,16 @@ def _slice_conv(
         padding=int(conv.padding[0]),
         groups=groups,
         bias=False,
-        device=weight.device,
-        dtype=weight.dtype,
+        device="meta",
     )
-    sliced.weight = nn.Parameter(weight.clone())
-    return sliced
+    # Indexing has made a copy; it keeps the memory layout (channels last) that the network has.
+    sliced.weight = nn.Parameter(weight)
+    return sliced.train(conv.training)
 
 
 def _slice_bn(bn: nn.BatchNorm2d, channels: torch.Tensor) -> nn.BatchNorm2d:
     """The BatchNorm of the given channels."""
-    sliced = nn.BatchNorm2d(len(channels), eps=bn.eps, momentum=bn.momentum, device=bn.weight.device)
-    sliced.load_state_dict(
-        {key: value if value.ndim == 0 else value[channels] for key, value in bn.state_dict().items()}
-    )
+    sliced = nn.BatchNorm2d(len(channels), eps=bn.eps, momentum=bn.momentum, device="meta")
+    state = {key: value if value.ndim == 0 else value[channels] for key, value in bn.state_dict().items()}
+    sliced.load_state_dict(state, assign=True)
     return sliced.train(bn.training)

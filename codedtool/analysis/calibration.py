@@ -1,0 +1,273 @@
+"""Confidence calibration (appendix C, table 6): how far confidences are from accuracies, before and after temperatures.
+
+Shape suffixes: n images, K classes, L coded blocks (early decoders).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from codedtool.analysis.subject import Outputs
+from codedtool.analysis.temperature import Likelihood, Temperature, check_descent
+from codedtool.budget import Progress, silent
+from codedtool.errors import InputError
+
+Method = Literal["uncalibrated", "h_T", "h_aug"]
+
+
+class CalibrationError(NamedTuple):
+    """Expected and maximum calibration error, in 0..1."""
+
+    ece: float
+    mce: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Images of a confidence in (lower, upper]: how many, and their mean confidence (eq. 9) and accuracy (eq. 8)."""
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability_bins(
+    confidence_n: torch.Tensor, correct_n: torch.Tensor, *, bins: int = 15
+) -> tuple[ReliabilityBin, ...]:
+    """The bins of a reliability diagram that are not empty, in order.
+
+    Args:
+        confidence_n: (n,) floats in 0..1, what the network gives the class that it predicts.
+        correct_n: (n,) bool, whether that class is the right one.
+        bins: number M of bins of equal width, I_m = ((m-1)/M, m/M]; a confidence of exactly 0 falls in the first.
+
+    Raises:
+        InputError: no image, different lengths, a confidence outside 0..1, or no bin.
+    """
+    if bins < 1:
+        raise InputError(f"bins must be at least 1, got {bins}")
+    if confidence_n.dim() != 1 or confidence_n.shape != correct_n.shape or not len(confidence_n):
+        raise InputError(
+            "confidences and their correctness must be two vectors of one length of at least 1, "
+            f"got shapes {tuple(confidence_n.shape)} and {tuple(correct_n.shape)}"
+        )
+    confidence_n, correct_n = confidence_n.double(), correct_n.double()
+    # A softmax may round to the next number above 1. A NaN, of a network that diverged, is outside too.
+    outside_n = ~((confidence_n >= 0) & (confidence_n <= 1 + 1e-6))
+    if bool(outside_n.any()):
+        value = float(confidence_n[outside_n][0])
+        raise InputError(f"a confidence is the probability of the predicted class, in 0..1, got {value}")
+    edges = torch.arange(bins + 1, dtype=torch.float64) / bins
+    bin_n = (torch.bucketize(confidence_n, edges) - 1).clamp(0, bins - 1)
+    counts = torch.bincount(bin_n, minlength=bins)
+    confidences = torch.bincount(bin_n, confidence_n, minlength=bins) / counts
+    accuracies = torch.bincount(bin_n, correct_n, minlength=bins) / counts
+    return tuple(
+        ReliabilityBin(m / bins, (m + 1) / bins, int(counts[m]), float(confidences[m]), float(accuracies[m]))
+        for m in counts.nonzero().flatten().tolist()
+    )
+
+
+def expected_calibration_error(
+    confidence_n: torch.Tensor, correct_n: torch.Tensor, *, bins: int = 15
+) -> CalibrationError:
+    """ECE = sum_m |B_m|/|B| |acc(B_m) - conf(B_m)| and MCE = max_m of the same (appendix C; Naeini et al. 2015).
+
+    Empty bins are skipped. The MCE of a bin that holds one image is close to 1 by chance: read it with the counts.
+
+    Args and Raises: those of `reliability_bins`.
+    """
+    parts = reliability_bins(confidence_n, correct_n, bins=bins)
+    gaps = [abs(part.accuracy - part.confidence) for part in parts]
+    ece = sum(part.count * gap for part, gap in zip(parts, gaps, strict=True)) / len(confidence_n)
+    return CalibrationError(ece, max(gaps))
+
+
+def stratified_splits(
+    targets_n: torch.Tensor, fit_share: float, *, repeats: int = 1, seed: int = 0
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """``repeats`` random splits into a fit part and the rest, as sorted indices; each class is shared out alike.
+
+    Classes without any image are no part of it.
+
+    Raises:
+        InputError: a share outside 0..1 or no repeat, a class of one image, or parts with fewer images than classes.
+    """
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    if not 0 < fit_share < 1 or repeats < 1:
+        raise InputError(
+            f"fit shares must lie between 0 and 1, and --repeats be at least 1, got {fit_share} and {repeats}"
+        )
+    counts = torch.bincount(targets_n)
+    alone = (counts == 1).nonzero().flatten().tolist()
+    if alone:
+        raise InputError(
+            f"calibration shares out the images of every class to two parts, and class number {alone[0]} "
+            f"has 1 image ({len(alone)} such classes); evaluate on at least 2 images of each class"
+        )
+    n, num_classes = len(targets_n), int((counts > 0).sum())
+    smaller = min(int(fit_share * n), n - int(fit_share * n))
+    if smaller < num_classes:
+        needed = math.ceil(num_classes / min(fit_share, 1 - fit_share))
+        raise InputError(
+            f"a split of {n} images with fit share {fit_share} leaves a part of {smaller}, fewer than the "
+            f"{num_classes} classes; evaluate on at least {needed} images"
+        )
+    # Through a SeedSequence any seed is welcome, where sklearn's own stop at 2^32.
+    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+    splitter = StratifiedShuffleSplit(n_splits=repeats, train_size=fit_share, random_state=random)
+    return [
+        (torch.from_numpy(np.sort(fit)), torch.from_numpy(np.sort(test)))
+        for fit, test in splitter.split(np.zeros(n), targets_n.numpy())
+    ]
+
+
+@dataclass(frozen=True)
+class MethodCalibration:
+    """One method at one fit share, over all repeats; errors in 0..1, standard deviations those of a sample (n - 1).
+
+    Attributes:
+        temperature, taus: means of what was fitted.
+        bins: the reliability diagram of the test parts of all repeats together; an image counts once per repeat.
+    """
+
+    method: Method
+    fit_share: float
+    ece_mean: float
+    ece_std: float
+    mce_mean: float
+    mce_std: float
+    temperature: float
+    taus: tuple[float, ...]
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """Table 6 of a run.
+
+    Attributes:
+        methods: for every fit share uncalibrated, h_T and h_aug.
+        num_images: images that were split.
+        skipped: what was left out, and why.
+    """
+
+    methods: tuple[MethodCalibration, ...]
+    num_images: int
+    repeats: int
+    iterations: int
+    lr: float
+    num_bins: int
+    positive_taus: bool
+    seed: int
+    skipped: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        document = asdict(self)
+        document["skipped"] = list(self.skipped)
+        document["methods"] = [
+            {**asdict(method), "taus": list(method.taus), "bins": [asdict(part) for part in method.bins]}
+            for method in self.methods
+        ]
+        return document
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per method and fit share, with tau_1, tau_2, ... in columns of their own."""
+        rows = []
+        for method in self.methods:
+            row = asdict(method)
+            del row["bins"], row["taus"]
+            rows.append(row | {f"tau_{i}": tau for i, tau in enumerate(method.taus, start=1)})
+        return rows
+
+
+def calibrate(
+    outputs: Outputs,
+    *,
+    seed: int = 0,
+    repeats: int = 41,
+    fit_shares: Sequence[float] = (0.25, 0.5),
+    iterations: int = 600,
+    lr: float = 0.1,
+    bins: int = 15,
+    positive_taus: bool = False,
+    progress: Progress = silent,
+) -> CalibrationResult:
+    """Table 6: fit on one part of random class-stratified splits, measure ECE and MCE on the other.
+
+    The protocol is that of appendix C, once and "40 times more". How h_T and h_aug are fitted, and which signs
+    tau may have, is in `fit_temperature`.
+
+    Args:
+        outputs: of the validation images.
+        seed: of the splits.
+        repeats: splits per fit share.
+        fit_shares: shares of the images that the temperatures are fitted on.
+
+    Raises:
+        InputError: as `stratified_splits`, `fit_temperature` and `reliability_bins`.
+    """
+    check_descent(iterations, lr)
+    splits = {share: stratified_splits(outputs.targets, share, repeats=repeats, seed=seed) for share in fit_shares}
+    methods: list[Method] = ["uncalibrated", "h_T"]
+    skipped: tuple[str, ...] = ()
+    if outputs.decoded.shape[1]:
+        methods.append("h_aug")
+    else:
+        skipped = ("h_aug: without coded blocks there is no early decoder",)
+    likelihood = Likelihood(outputs, progress)
+    results = []
+    for share, parts in splits.items():
+        for method in methods:
+            if method == "uncalibrated":
+                temperatures = [Temperature()] * repeats
+            else:
+                temperatures = likelihood.fit(
+                    [fit for fit, _ in parts],
+                    augmented=method == "h_aug",
+                    positive_taus=positive_taus,
+                    iterations=iterations,
+                    lr=lr,
+                )
+            tests = [test for _, test in parts]
+            phase = f"{method}, {share:.0%} to fit"
+            results.append(_measure(outputs, method, share, temperatures, tests, bins, progress, phase))
+    return CalibrationResult(
+        tuple(results), len(outputs.targets), repeats, iterations, lr, bins, positive_taus, seed, skipped
+    )
+
+
+def _measure(
+    outputs: Outputs,
+    method: Method,
+    share: float,
+    temperatures: Sequence[Temperature],
+    tests: Sequence[torch.Tensor],
+    bins: int,
+    progress: Progress,
+    phase: str,
+) -> MethodCalibration:
+    """ECE and MCE of a temperature per repeat, each on the images that it was not fitted on."""
+    correct_n = outputs.predictions == outputs.targets
+    confidences, errors = [], []
+    for repeat, (temperature, test) in enumerate(zip(temperatures, tests, strict=True)):
+        progress(phase, repeat, len(tests))
+        confidences.append(temperature.confidence(outputs.logits[test], outputs.decoded[test]))
+        errors.append(expected_calibration_error(confidences[-1], correct_n[test], bins=bins))
+    spread = np.std(errors, axis=0, ddof=1) if len(errors) > 1 else np.zeros(2)
+    ece, mce = np.mean(errors, axis=0).tolist()
+    temperature, *taus = np.mean([(each.temperature, *each.taus) for each in temperatures], axis=0).tolist()
+    pooled = reliability_bins(torch.cat(confidences), correct_n[torch.cat(list(tests))], bins=bins)
+    return MethodCalibration(
+        method, share, ece, float(spread[0]), mce, float(spread[1]), temperature, tuple(taus), pooled
+    )

@@ -1,0 +1,91 @@
+"""The binary classifiers of many classes at once: what they have in common is computed once per batch (section 4.3).
+
+Stem, uncoded stages, and of the first coded block everything but its sum and BatchNorm are the same for all classes:
+no subNN's bottleneck sees another's. What follows is each class's own smaller network.
+Shape suffixes: B images of a batch, c classes, K all classes, C channels, D bottleneck channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from codedtool.coding.scheme import CodingScheme
+from codedtool.models.blocks import ResNeXtBlock
+from codedtool.models.network import CodedResNeXt
+from codedtool.models.pruning import active_channels, class_row, path_schemes, prune_block
+
+# Tails of classes are kept for the next batch up to this size; those beyond are sliced anew for every batch, which
+# costs little beside running them.
+_KEPT_BYTES = 1 << 30
+
+
+class _Tail(NamedTuple):
+    """What one class has of its own."""
+
+    channels_D: torch.Tensor
+    blocks: tuple[ResNeXtBlock, ...]
+    row: nn.Linear
+
+
+class BinaryClassifiers:
+    """The binary classifiers of ``class_indices``, evaluated together.
+
+    Args:
+        network: coded, or plain with ``schemes``; in evaluation mode.
+        class_indices: whose classifiers, each 0..K-1.
+        schemes: stage -> scheme, for those extracted "likewise" from a plain network; None: the network's own.
+
+    Raises:
+        InputError: schemes that do not fit the network; a network without schemes.
+    """
+
+    def __init__(
+        self,
+        network: CodedResNeXt,
+        class_indices: Sequence[int],
+        *,
+        schemes: Mapping[str, CodingScheme] | None = None,
+    ) -> None:
+        self._network = network
+        self._paths = path_schemes(network, schemes)
+        self._first = min(self._paths)
+        self.class_indices = tuple(class_indices)
+        self._kept: dict[int, _Tail] = {}
+        self._kept_bytes = 0
+
+    @torch.no_grad()
+    def scores(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """The logit of every class's binary classifier, (B, c) float32."""
+        network, first = self._network, self._network.blocks[self._first]
+        features = network.stem(images_BCHW)
+        for block in network.blocks[: self._first]:
+            features = block(features).features
+        h_BDHW, shortcut_BCHW = first.bottleneck(features), first.shortcut(features)
+        columns = []
+        for class_index in self.class_indices:
+            tail = self._tail(class_index)
+            own = tail.blocks[0].join(h_BDHW[:, tail.channels_D], shortcut_BCHW).features
+            for block in tail.blocks[1:]:
+                own = block(own).features
+            columns.append(tail.row(network.pool(own).flatten(1)).float())
+        return torch.cat(columns, dim=1)
+
+    def _tail(self, class_index: int) -> _Tail:
+        if class_index in self._kept:
+            return self._kept[class_index]
+        blocks = [
+            prune_block(block, self._paths[number], class_index) if number in self._paths else block
+            for number, block in enumerate(self._network.blocks)
+            if number >= self._first
+        ]
+        channels_D = active_channels(self._network.blocks[self._first], self._paths[self._first], class_index)
+        tail = _Tail(channels_D, tuple(blocks), class_row(self._network, class_index))
+        size = sum(p.numel() * p.element_size() for block in blocks for p in block.parameters())
+        if self._kept_bytes + size <= _KEPT_BYTES:
+            self._kept[class_index] = tail
+            self._kept_bytes += size
+        return tail

@@ -1,0 +1,228 @@
+"""What a network costs: parameters, multiply-adds, kept activations and measured speed (table 5, section 4.3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from codedtool.analysis.subject import Subject
+from codedtool.budget import Progress, silent
+from codedtool.models.network import CodedResNeXt
+from codedtool.models.presets import build_network, get_preset
+from codedtool.models.pruning import extract_binary_classifier
+
+# Images of a timed batch: enough to keep two cores or a GPU busy.
+_TIMED_BATCH = {"cpu": 16, "cuda": 256}
+_TIMED_ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What one network costs.
+
+    Attributes:
+        name: coded, plain or binary classifier.
+        parameters: all of them.
+        parameters_without_projections: without the 1x1 convolutions and BatchNorms of projection shortcuts.
+        macs: multiply-adds of one image's forward pass, by torch's counter (which counts two operations for each).
+        kept_bytes: what autograd keeps of one image for the backward pass, beyond the parameters.
+        peak_bytes: highest memory allocated in a training step of one batch; None off CUDA.
+        images_per_second: forward passes; and those of training, forward and backward.
+    """
+
+    name: str
+    parameters: int
+    parameters_without_projections: int
+    macs: int
+    kept_bytes: int
+    peak_bytes: int | None
+    images_per_second: float
+    training_images_per_second: float
+
+
+@dataclass(frozen=True)
+class CostResult:
+    """Table 5 for a run: its network, the plain control, and one class's binary classifier."""
+
+    preset: str
+    image_size: int
+    batch_size: int
+    device: str
+    networks: tuple[NetworkCost, ...]
+    skipped: tuple[str, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per network; every ratio is against the first."""
+        first = self.networks[0]
+        return [
+            asdict(cost)
+            | {
+                "parameters_ratio": cost.parameters / first.parameters,
+                "parameters_without_projections_ratio": cost.parameters_without_projections
+                / first.parameters_without_projections,
+                "macs_ratio": cost.macs / first.macs,
+                "speed_ratio": cost.images_per_second / first.images_per_second,
+            }
+            for cost in self.networks
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "preset": self.preset,
+            "image_size": self.image_size,
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "networks": self.rows(),
+            "skipped": list(self.skipped),
+        }
+
+
+def count_parameters(network: CodedResNeXt, *, projections: bool = True) -> int:
+    """Parameters of a network, with or without those of its projection shortcuts."""
+    total = sum(parameter.numel() for parameter in network.parameters())
+    if projections:
+        return total
+    return total - sum(parameter.numel() for block in network.blocks for parameter in block.shortcut.parameters())
+
+
+@torch.no_grad()
+def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor) -> int:
+    """Multiply-adds of ``forward`` per image, by torch.utils.flop_counter: convolutions and matrix products."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        forward(images_BCHW)
+    return counter.get_total_flops() // 2 // len(images_BCHW)
+
+
+def count_kept_bytes(network: CodedResNeXt, images_BCHW: torch.Tensor) -> int:
+    """Bytes per image that autograd keeps for the backward pass, each storage once, parameters and inputs left out."""
+    known = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    known.add(images_BCHW.untyped_storage().data_ptr())
+    sizes: dict[int, int] = {}
+    # Storages are held, so that no address is given twice.
+    held: list[torch.UntypedStorage] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known and storage.data_ptr() not in sizes:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            held.append(storage)
+        return tensor
+
+    was_training = network.training
+    network.train()
+    targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
+    # BatchNorm's running statistics are not to learn from this.
+    saved = {key: value.clone() for key, value in network.state_dict().items()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = network(images_BCHW, targets)
+        _loss(output, targets)
+    network.load_state_dict(saved)
+    network.train(was_training)
+    return sum(sizes.values()) // len(images_BCHW)
+
+
+def compare_speed(
+    works: Sequence[Callable[[], Any]], *, device: torch.device, rounds: int = _TIMED_ROUNDS
+) -> list[float]:
+    """Median seconds of every work, taken in turn so that a machine that slows down slows all of them."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for work in works:
+        work()
+    for _ in range(rounds):
+        for times, work in zip(seconds, works, strict=True):
+            _synchronize(device)
+            start = time.perf_counter()
+            work()
+            _synchronize(device)
+            times.append(time.perf_counter() - start)
+    return [median(times) for times in seconds]
+
+
+def cost(subject: Subject, *, class_index: int = 0, seed: int = 0, progress: Progress = silent) -> CostResult:
+    """Count and time the run's network, its plain control, and a binary classifier, interleaved in one process.
+
+    Args:
+        class_index: whose binary classifier.
+        seed: of the noise that serves as images; the numbers do not depend on the pixels.
+    """
+    network, device = subject.network, subject.runtime.device
+    size = subject.recipe.eval_size
+    batch = _TIMED_BATCH.get(device.type, _TIMED_BATCH["cpu"])
+    generator = torch.Generator().manual_seed(seed)
+    images = subject.runtime.put(torch.randn(batch, 3, size, size, generator=generator))
+    networks, skipped = {"coded" if network.block_names else "plain": network}, []
+    if network.block_names:
+        control = subject.recipe.preset.removeprefix("coded_")
+        get_preset(control)
+        plain = build_network(control, num_classes=network.num_classes)
+        subject.runtime.prepare(plain)
+        networks["plain"] = plain.eval()
+        networks[f"binary classifier of {subject.classes[class_index]}"] = extract_binary_classifier(
+            network, class_index
+        )
+    else:
+        skipped.append(f"coded network and binary classifier: {subject.run.path} was trained without schemes")
+    progress("timing", 0, 2)
+    with torch.no_grad():
+        forward_seconds = compare_speed(
+            [lambda one=one: one(images) for one in networks.values()],  # type: ignore[misc]  # bound now
+            device=device,
+        )
+    progress("timing", 1, 2)
+    step_seconds = compare_speed(
+        [lambda one=one: _step(one, images) for one in networks.values()],  # type: ignore[misc]  # bound now
+        device=device,
+    )
+    costs = []
+    for (name, one), forward_s, step_s in zip(networks.items(), forward_seconds, step_seconds, strict=True):
+        costs.append(
+            NetworkCost(
+                name=name,
+                parameters=count_parameters(one),
+                parameters_without_projections=count_parameters(one, projections=False),
+                macs=count_macs(one, images[:2]),
+                kept_bytes=count_kept_bytes(one, images[:2]),
+                peak_bytes=_peak_bytes(one, images),
+                images_per_second=batch / forward_s,
+                training_images_per_second=batch / step_s,
+            )
+        )
+    return CostResult(subject.recipe.preset, size, batch, str(device), tuple(costs), tuple(skipped))
+
+
+def _loss(output: Any, targets: torch.Tensor) -> torch.Tensor:
+    if output.logits.shape[1] == 1:
+        return functional.binary_cross_entropy_with_logits(output.logits[:, 0], targets.to(output.logits.dtype))
+    loss = functional.cross_entropy(output.logits, targets)
+    return loss + sum(output.coding_losses) if output.coding_losses else loss
+
+
+def _step(network: CodedResNeXt, images_BCHW: torch.Tensor) -> None:
+    """One forward and backward pass in evaluation mode, which leaves the network as it was."""
+    targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
+    _loss(network(images_BCHW, targets), targets).backward()
+    network.zero_grad(set_to_none=True)
+
+
+def _peak_bytes(network: CodedResNeXt, images_BCHW: torch.Tensor) -> int | None:
+    if images_BCHW.device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(images_BCHW.device)
+    before = torch.cuda.memory_allocated(images_BCHW.device)
+    _step(network, images_BCHW)
+    return torch.cuda.max_memory_allocated(images_BCHW.device) - before
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+

@@ -1,0 +1,313 @@
+"""Early decoders (section 4.4): accuracy per block (fig. 4), agreement (table 3), and stopping early for real.
+
+Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded blocks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from codedtool.analysis.artifacts import artifact_path, save_csv, save_json
+from codedtool.analysis.cost import compare_speed, count_macs
+from codedtool.analysis.subject import Outputs, Subject, collect_outputs
+from codedtool.budget import Progress, silent
+from codedtool.errors import InputError
+from codedtool.models.coded_sum import CodedSum
+from codedtool.models.network import CodedResNeXt
+from codedtool.training.run import Run
+
+# Margins of the curve; a margin is at most 1, and 0 stops at the first coded block.
+_MARGINS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+
+# Images of the timed batch.
+_TIMED_IMAGES = {"cpu": 64, "cuda": 512}
+
+
+@dataclass(frozen=True)
+class ExitRule:
+    """When to stop computing.
+
+    Attributes:
+        kind: agree: the last ``value`` early decoders name the same class; margin: the nearest codeword leads the
+            second nearest by at least ``value``, in inner products with the energies scaled to sum N_act, over N_act
+            (0: level; 1: the most there is, for codewords that share no subNN).
+        value: a whole number from 1, or a margin from 0 to 1.
+    """
+
+    kind: Literal["agree", "margin"]
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> ExitRule:
+        """``agree:2`` or ``margin:0.1``.
+
+        Raises:
+            InputError: anything else.
+        """
+        kind, _, value = text.partition(":")
+        try:
+            number = float(value)
+            if kind == "agree" and number >= 1 and number == int(number):
+                return cls("agree", int(number))
+            if kind == "margin" and 0 <= number <= 1:
+                return cls("margin", number)
+        except (ValueError, OverflowError):
+            pass
+        raise InputError(f"--exit {text!r} is neither agree:M with M from 1 nor margin:X with X from 0 to 1")
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value:g}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One row of table 3: images whose final prediction ``agreeing`` early decoders share."""
+
+    agreeing: int
+    num_images: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class ExitPoint:
+    """What a rule gives on the validation images.
+
+    Attributes:
+        rule: as it is written on the command line.
+        accuracy: of the answers, early or not.
+        macs: mean multiply-adds per image; ``macs_ratio`` is against the whole network.
+        time_ratio: measured seconds against the whole network's, in one run.
+        exits: share of images that stop at each coded block, and last of those that go through.
+    """
+
+    rule: str
+    accuracy: float
+    macs: float
+    macs_ratio: float
+    time_ratio: float
+    exits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """Figure 4, table 3 and the early exits of a run."""
+
+    checkpoint: str
+    num_images: int
+    accuracy: float
+    decoder_accuracy: dict[str, float]
+    agreement: tuple[Agreement, ...]
+    exits: tuple[ExitPoint, ...]
+
+    def confidence(self, agreeing: int) -> float:
+        """Accuracy among images with that many agreeing decoders; an empty row takes the nearest one's below it."""
+        found = [row for row in self.agreement if row.accuracy is not None]
+        below = [row for row in found if row.agreeing <= agreeing] or found[:1]
+        assert below[-1].accuracy is not None
+        return below[-1].accuracy
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> DecodeResult:
+        """What `to_json` gave."""
+        return cls(
+            checkpoint=document["checkpoint"],
+            num_images=document["num_images"],
+            accuracy=document["accuracy"],
+            decoder_accuracy=document["decoder_accuracy"],
+            agreement=tuple(Agreement(**row) for row in document["agreement"]),
+            exits=tuple(ExitPoint(**(row | {"exits": tuple(row["exits"])})) for row in document["exits"]),
+        )
+
+
+def agreement_table(outputs: Outputs) -> tuple[Agreement, ...]:
+    """Table 3: the final prediction's accuracy by the number of early decoders that agree with it, 0 to L."""
+    predictions_n = outputs.predictions
+    agreeing_n = (outputs.decoded == predictions_n[:, None]).sum(1)
+    right_n = predictions_n == outputs.targets
+    rows = []
+    for number in range(outputs.decoded.shape[1] + 1):
+        mine = agreeing_n == number
+        size = int(mine.sum())
+        rows.append(Agreement(number, size, float(right_n[mine].double().mean()) if size else None))
+    return tuple(rows)
+
+
+def margins(energies_BN: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
+    """How far the nearest codeword leads the second nearest, (B,), as in `ExitRule`; 0 for a zero signal."""
+    scheme_KN = scheme_KN.to(energies_BN.dtype)
+    act = scheme_KN[0].sum()
+    scaled_BN = energies_BN * (act / energies_BN.sum(1, keepdim=True).clamp_min(1e-12))
+    highest_B2 = (scaled_BN @ scheme_KN.T).topk(2, dim=1).values
+    return (highest_B2[:, 0] - highest_B2[:, 1]) / act
+
+
+class _Watch:
+    """Follows the early decoders of some images block by block and says which of them may stop."""
+
+    def __init__(self, rule: ExitRule) -> None:
+        self._rule = rule
+        self._last_B: torch.Tensor | None = None
+        self._streak_B: torch.Tensor | None = None
+
+    def stops(self, energies_BN: torch.Tensor, classes_B: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
+        """(B,) bool, after one more coded block."""
+        if self._rule.kind == "margin":
+            return margins(energies_BN, scheme_KN) >= self._rule.value
+        if self._last_B is None or self._streak_B is None:
+            streak_B = torch.ones_like(classes_B)
+        else:
+            streak_B = torch.where(classes_B == self._last_B, self._streak_B + 1, 1)
+        self._last_B, self._streak_B = classes_B, streak_B
+        return streak_B >= self._rule.value
+
+    def keep(self, going_B: torch.Tensor) -> None:
+        """Forget the images that have stopped."""
+        if self._last_B is not None and self._streak_B is not None:
+            self._last_B, self._streak_B = self._last_B[going_B], self._streak_B[going_B]
+
+
+@torch.no_grad()
+def predict_with_exit(
+    network: CodedResNeXt, images_BCHW: torch.Tensor, rule: ExitRule
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Answers with early exit: images that satisfy the rule leave the batch, and nothing more is computed for them.
+
+    Returns:
+        (B,) int64 classes; and (B,) int64, the coded block (0-based) that answered, L for the linear layer.
+    """
+    device = images_BCHW.device
+    answers_B = torch.empty(len(images_BCHW), dtype=torch.int64, device=device)
+    exits_B = torch.full_like(answers_B, len(network.block_names))
+    rows_B = torch.arange(len(images_BCHW), device=device)
+    watch = _Watch(rule)
+    features, number = network.stem(images_BCHW), 0
+    for index, block in enumerate(network.blocks):
+        output = network.run_block(index, features)
+        features = output.features
+        if output.energies is None:
+            continue
+        assert isinstance(block.expand, CodedSum)
+        classes_B = block.expand.decode(output.energies)
+        stops_B = watch.stops(output.energies, classes_B, block.expand.scheme_KN)
+        answers_B[rows_B[stops_B]] = classes_B[stops_B]
+        exits_B[rows_B[stops_B]] = number
+        number += 1
+        going_B = ~stops_B
+        if not bool(going_B.any()):
+            return answers_B, exits_B
+        if bool(stops_B.any()):
+            features, rows_B = features[going_B], rows_B[going_B]
+            watch.keep(going_B)
+    answers_B[rows_B] = network.head(features).argmax(1)
+    return answers_B, exits_B
+
+
+def exits_of(outputs: Outputs, schemes_KN: list[torch.Tensor], rule: ExitRule) -> tuple[torch.Tensor, torch.Tensor]:
+    """`predict_with_exit`'s answers from outputs of the whole network: the decisions depend on energies alone."""
+    answers_n, exits_n = outputs.predictions.clone(), torch.full_like(outputs.targets, len(schemes_KN))
+    watch = _Watch(rule)
+    going_n = torch.ones_like(outputs.targets, dtype=torch.bool)
+    for number, (energies_nN, scheme_KN) in enumerate(zip(outputs.energies, schemes_KN, strict=True)):
+        stops_n = watch.stops(energies_nN, outputs.decoded[:, number], scheme_KN) & going_n
+        answers_n[stops_n] = outputs.decoded[stops_n, number]
+        exits_n[stops_n] = number
+        going_n &= ~stops_n
+    return answers_n, exits_n
+
+
+def exit_macs(network: CodedResNeXt, image_1CHW: torch.Tensor) -> list[int]:
+    """Multiply-adds until each coded block has answered, in order, and last those of the whole network."""
+    found, total = [], count_macs(network.stem, image_1CHW)
+    with torch.no_grad():
+        features = network.stem(image_1CHW)
+        for index in range(len(network.blocks)):
+            total += count_macs(lambda x, index=index: network.run_block(index, x), features)  # type: ignore[misc]
+            features = network.run_block(index, features).features
+            if index in network.coded_indices:
+                found.append(total)
+    return [*found, total + count_macs(network.head, features)]
+
+
+@torch.no_grad()
+def decode(
+    subject: Subject,
+    *,
+    rules: tuple[ExitRule, ...] = (),
+    outputs: Outputs | None = None,
+    progress: Progress = silent,
+) -> DecodeResult:
+    """Early decoders of a run on its validation images.
+
+    Args:
+        rules: exits to evaluate besides those of the curve (agree:1 to agree:L, and a range of margins).
+        outputs: of the validation images, where they are known already.
+
+    Raises:
+        NotApplicableError: the run has no coded block.
+    """
+    subject.require_coded("early decoding")
+    network, device = subject.network, subject.runtime.device
+    if outputs is None:
+        outputs = collect_outputs(subject, subject.data.val, progress=progress)
+    hits_L = (outputs.decoded == outputs.targets[:, None]).double().mean(0)
+    schemes_KN = [network.schemes[name.partition(".")[0]].table for name in network.block_names]
+    tables = [torch.from_numpy(table.copy()) for table in schemes_KN]
+    curve = [ExitRule("agree", number + 1) for number in range(len(tables))]
+    curve += [ExitRule("margin", margin) for margin in _MARGINS]
+    curve += [rule for rule in dict.fromkeys(rules) if rule not in curve]
+    images = next(iter(subject.batches(subject.data.val, silent, "", batch_size=_TIMED_IMAGES.get(device.type, 64))))[0]
+    progress("timing early exits", 0, len(curve))
+    works: list[Callable[[], Any]] = [lambda: network(images)]
+    works += [lambda rule=rule: predict_with_exit(network, images, rule) for rule in curve]  # type: ignore[misc]
+    seconds = compare_speed(works, device=device, rounds=5)
+    macs = exit_macs(network, images[:1])
+    points = []
+    for rule, own_seconds in zip(curve, seconds[1:], strict=True):
+        answers_n, exits_n = exits_of(outputs, tables, rule)
+        shares = np.bincount(exits_n.numpy(), minlength=len(macs)) / len(exits_n)
+        mean_macs = float(shares @ np.array(macs, dtype=np.float64))
+        points.append(
+            ExitPoint(
+                rule=str(rule),
+                accuracy=float((answers_n == outputs.targets).double().mean()),
+                macs=mean_macs,
+                macs_ratio=mean_macs / macs[-1],
+                time_ratio=own_seconds / seconds[0],
+                exits=tuple(shares.tolist()),
+            )
+        )
+    return DecodeResult(
+        checkpoint=subject.checkpoint,
+        num_images=len(outputs.targets),
+        accuracy=float((outputs.predictions == outputs.targets).double().mean()),
+        decoder_accuracy=dict(zip(network.block_names, hits_L.tolist(), strict=True)),
+        agreement=agreement_table(outputs),
+        exits=tuple(points),
+    )
+
+
+def save_decoding(run: Run, result: DecodeResult) -> None:
+    """Write decode.json and the three tables' CSVs to the run's analysis folder."""
+    save_json(run, "decode", result.to_json())
+    save_csv(run, "decode", [{"block": name, "accuracy": value} for name, value in result.decoder_accuracy.items()])
+    save_csv(run, "decode_agreement", [asdict(row) for row in result.agreement])
+    save_csv(run, "decode_exits", [asdict(row) | {"exits": " ".join(map(str, row.exits))} for row in result.exits])
+
+
+def load_decoding(run: Run, checkpoint: str) -> DecodeResult | None:
+    """What `save_decoding` wrote for this checkpoint; None where there is nothing (readable)."""
+    try:
+        result = DecodeResult.from_json(json.loads(artifact_path(run, "decode.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return result if result.checkpoint == checkpoint else None

@@ -1,0 +1,169 @@
+"""What a trained network says of single images: class, confidence, early decoders and path (sections 4.1-4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from codedtool.analysis.classifier_file import BinaryClassifier
+from codedtool.analysis.decoding import DecodeResult
+from codedtool.analysis.subject import Subject
+from codedtool.data import normalize
+from codedtool.data.augmentation import EVAL_CROP_PART, centre_crop
+from codedtool.data.folder import read_image
+from codedtool.models.coded_sum import CodedSum
+
+# Images that go through the network together.
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class BlockPath:
+    """One coded block's part of the path of an image.
+
+    Attributes:
+        block: its name.
+        decoder: the early decoder's class.
+        codeword: of the predicted class, as 0s and 1s.
+        fired: subNNs whose energy r E(tbar_n) is nearer to 1 than to 0 (the two targets of eq. 5).
+        energies: r E(tbar_n), subNN by subNN.
+    """
+
+    block: str
+    decoder: str
+    codeword: str
+    fired: str
+    energies: tuple[float, ...]
+
+    @property
+    def matching(self) -> int:
+        """SubNNs that do as the codeword says."""
+        return sum(a == b for a, b in zip(self.codeword, self.fired, strict=True))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one image.
+
+    Attributes:
+        image: the file.
+        class_name: the class of the highest logit.
+        probability: its softmax.
+        agreeing: early decoders that name the same class; None of a plain network.
+        confidence: accuracy among validation images with as many agreeing decoders (table 3); None of a plain network.
+        alternatives: the next classes and their softmax.
+        path: block by block.
+    """
+
+    image: str
+    class_name: str
+    probability: float
+    agreeing: int | None
+    confidence: float | None
+    alternatives: tuple[tuple[str, float], ...]
+    path: tuple[BlockPath, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class BinaryPrediction:
+    """What a binary classifier says of one image: its logit, and whether that is at least its threshold."""
+
+    image: str
+    class_name: str
+    accepted: bool
+    logit: float
+    threshold: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self)
+
+
+def read_images(paths: Sequence[Path], size: int) -> torch.Tensor:
+    """(n, 3, size, size) uint8 of image files, resized and centre-cropped as for evaluation.
+
+    Raises:
+        InputError: a file that is missing or no image; names it.
+    """
+    arrays = []
+    for path in paths:
+        image = read_image(path, fix="give files of images")
+        arrays.append(np.asarray(centre_crop(image, size, part=EVAL_CROP_PART)))
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def predict(subject: Subject, paths: Sequence[Path], *, decoding: DecodeResult | None) -> list[Prediction]:
+    """Classes, confidences and paths of image files.
+
+    Args:
+        decoding: table 3 of the run; None for a plain network.
+
+    Raises:
+        InputError: a file that is missing or no image.
+    """
+    network, classes, found = subject.network, subject.classes, []
+    for start in range(0, len(paths), _BATCH):
+        part = paths[start : start + _BATCH]
+        images = subject.runtime.put(read_images(part, subject.recipe.eval_size))
+        with torch.no_grad(), subject.runtime.autocast():
+            output = network(normalize(images, subject.run.normalization))
+        probabilities_BK = output.logits.float().softmax(1).cpu()
+        decoded = [column.tolist() for column in network.decode(output.energies)]
+        for row, path in enumerate(part):
+            order = probabilities_BK[row].argsort(descending=True).tolist()
+            best = order[0]
+            blocks = []
+            for name, block, values_BN, answers in zip(
+                network.block_names, network.coded_blocks, output.energies, decoded, strict=True
+            ):
+                assert isinstance(block.expand, CodedSum)
+                energies = (block.expand.ratio * values_BN[row].float()).tolist()
+                blocks.append(
+                    BlockPath(
+                        block=name,
+                        decoder=classes[answers[row]],
+                        codeword="".join(map(str, block.expand.scheme.table[best].tolist())),
+                        fired="".join("1" if energy >= 0.5 else "0" for energy in energies),
+                        energies=tuple(energies),
+                    )
+                )
+            agreeing = sum(answers[row] == best for answers in decoded) if decoded else None
+            found.append(
+                Prediction(
+                    image=str(path),
+                    class_name=classes[best],
+                    probability=float(probabilities_BK[row, best]),
+                    agreeing=agreeing,
+                    confidence=None if decoding is None or agreeing is None else decoding.confidence(agreeing),
+                    alternatives=tuple((classes[k], float(probabilities_BK[row, k])) for k in order[1:3]),
+                    path=tuple(blocks),
+                )
+            )
+    return found
+
+
+def predict_binary(classifier: BinaryClassifier, paths: Sequence[Path]) -> list[BinaryPrediction]:
+    """Which image files are of a binary classifier's class.
+
+    Raises:
+        InputError: a file that is missing or no image.
+    """
+    found = []
+    for start in range(0, len(paths), _BATCH):
+        part = paths[start : start + _BATCH]
+        images = normalize(read_images(part, classifier.image_size), classifier.normalization)
+        with torch.no_grad():
+            logits_B = classifier.network(images).logits[:, 0]
+        accepted = classifier.accepts(logits_B).tolist()
+        for path, logit, yes in zip(part, logits_B.tolist(), accepted, strict=True):
+            found.append(BinaryPrediction(str(path), classifier.class_name, yes, logit, classifier.threshold))
+    return found

@@ -1,0 +1,173 @@
+"""Selective prediction: answer where the network is sure, abstain elsewhere (El-Yaniv & Wiener 2010).
+
+Shape suffixes: n images, S columns of a score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from codedtool.analysis.calibration import stratified_splits
+from codedtool.analysis.subject import Outputs
+from codedtool.analysis.temperature import Temperature, agreement, fit_temperature
+from codedtool.errors import InputError
+
+COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)
+
+_MAX_POINTS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class RiskCoverage:
+    """The risk-coverage curve of one score.
+
+    Attributes:
+        score: its name.
+        risk_n: (n,) float64; entry k-1 is the share of wrong answers among the k images of the highest scores.
+    """
+
+    score: str
+    risk_n: torch.Tensor
+
+    @property
+    def aurc(self) -> float:
+        """Area under the curve: the mean risk over the coverages 1/n, 2/n, ..., 1 (Geifman & El-Yaniv 2017)."""
+        return float(self.risk_n.mean())
+
+    def risk_at(self, coverage: float) -> float:
+        """The risk at the smallest coverage k/n that is at least ``coverage``.
+
+        Raises:
+            InputError: a coverage that is not in 0..1, 0 excluded.
+        """
+        if not 0 < coverage <= 1:
+            raise InputError(f"a coverage must be above 0 and at most 1, got {coverage}")
+        n = len(self.risk_n)
+        # 0.9 * 10 may come out above 9: what is a hair above a whole number of images is that number.
+        return float(self.risk_n[max(1, math.ceil(coverage * n - 1e-9 * n)) - 1])
+
+    def points(self, limit: int = _MAX_POINTS) -> list[tuple[float, float]]:
+        """(coverage, risk) of at most ``limit`` numbers of images, spread evenly, the last among them."""
+        n = len(self.risk_n)
+        counts = torch.linspace(1, n, min(n, limit), dtype=torch.float64).round().long()
+        return [(count / n, float(self.risk_n[count - 1])) for count in counts.tolist()]
+
+
+def risk_coverage(correct_n: torch.Tensor, *scores: torch.Tensor, name: str = "score") -> RiskCoverage:
+    """The exact curve: images in the order of their score, the highest first, and the errors counted along it.
+
+    Images of one and the same score come in no order: at each of them stands the mean over all their orders, so the
+    curve depends neither on the order of the images nor on chance.
+
+    Args:
+        correct_n: (n,) bool, whether the prediction is right.
+        scores: (n,) numbers; the second breaks the ties of the first, and so on.
+        name: of the score.
+
+    Raises:
+        InputError: no image, no score, or different lengths.
+    """
+    if not len(correct_n) or not scores or any(score.shape != correct_n.shape for score in scores):
+        shapes = [tuple(score.shape) for score in scores]
+        raise InputError(f"scores must be vectors as long as the answers' {tuple(correct_n.shape)}, got {shapes}")
+    score_nS = torch.stack([-score.double() for score in scores], dim=1)
+    _, group_n, size_G = torch.unique(score_nS, dim=0, return_inverse=True, return_counts=True)
+    wrong_G = torch.bincount(group_n, (~correct_n.bool()).double(), minlength=len(size_G))
+    wrong_n = torch.cumsum((wrong_G / size_G).repeat_interleave(size_G), dim=0)
+    return RiskCoverage(name, wrong_n / torch.arange(1, len(correct_n) + 1, dtype=torch.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class SelectiveResult:
+    """Risk-coverage curves of several confidence scores on the same images.
+
+    Attributes:
+        curves: of softmax, h_aug and decoder agreement.
+        num_images: images that the curves are of.
+        num_fit: images that h_aug was fitted on, none of them among the others.
+        temperature: what was fitted; None without early decoders.
+        skipped: what was left out, and why.
+    """
+
+    curves: tuple[RiskCoverage, ...]
+    num_images: int
+    num_fit: int
+    temperature: Temperature | None
+    seed: int
+    skipped: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types; each curve thinned to at most 200 points."""
+        fitted = self.temperature
+        return {
+            "num_images": self.num_images,
+            "num_fit": self.num_fit,
+            "seed": self.seed,
+            "temperature": fitted and {"temperature": fitted.temperature, "taus": list(fitted.taus)},
+            "scores": [
+                {
+                    "score": curve.score,
+                    "aurc": curve.aurc,
+                    "risk_at_coverage": {f"{coverage:g}": curve.risk_at(coverage) for coverage in COVERAGES},
+                    "curve": [{"coverage": coverage, "risk": risk} for coverage, risk in curve.points()],
+                }
+                for curve in self.curves
+            ],
+            "skipped": list(self.skipped),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The thinned curves, one row per score and coverage."""
+        return [
+            {"score": curve.score, "coverage": coverage, "risk": risk}
+            for curve in self.curves
+            for coverage, risk in curve.points()
+        ]
+
+
+def selective(
+    outputs: Outputs, *, seed: int = 0, positive_taus: bool = False, iterations: int = 600, lr: float = 0.1
+) -> SelectiveResult:
+    """Compare confidence scores by what the network would get wrong if it answered only where the score is high.
+
+    The scores are the highest softmax probability, that of h_aug (eq. 11), and the number of early decoders that agree
+    with the prediction (table 3), its ties broken by the softmax. h_aug is fitted on one class-stratified half of the
+    images, and all scores are compared on the other half.
+
+    Args:
+        outputs: of the validation images.
+        seed: of the split.
+        positive_taus, iterations, lr: of the fit, as in `fit_temperature`.
+
+    Raises:
+        InputError: as `stratified_splits` and `fit_temperature`.
+    """
+    ((fit, test),) = stratified_splits(outputs.targets, 0.5, seed=seed)
+    judged = _part(outputs, test)
+    correct_n = judged.predictions == judged.targets
+    softmax_n = Temperature().confidence(judged.logits)
+    curves = [risk_coverage(correct_n, softmax_n, name="softmax")]
+    fitted: Temperature | None = None
+    skipped: Sequence[str] = ()
+    if outputs.decoded.shape[1]:
+        fitted = fit_temperature(_part(outputs, fit), positive_taus=positive_taus, iterations=iterations, lr=lr)
+        agreeing_n = agreement(judged.logits, judged.decoded).sum(1)
+        curves += [
+            risk_coverage(correct_n, fitted.confidence(judged.logits, judged.decoded), name="h_aug"),
+            risk_coverage(correct_n, agreeing_n, softmax_n, name="decoder agreement"),
+        ]
+    else:
+        reason = "without coded blocks there is no early decoder"
+        skipped = (f"h_aug: {reason}", f"decoder agreement: {reason}")
+    return SelectiveResult(tuple(curves), len(test), len(fit), fitted, seed, tuple(skipped))
+
+
+def _part(outputs: Outputs, index: torch.Tensor) -> Outputs:
+    """The outputs of some of the images."""
+    energies = tuple(values_nN[index] for values_nN in outputs.energies)
+    return Outputs(outputs.logits[index], outputs.targets[index], energies, outputs.decoded[index])

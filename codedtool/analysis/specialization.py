@@ -1,0 +1,256 @@
+"""Specialization (section 4.2, figures 2a and 9): accuracy when active or inactive subNNs of one block are removed.
+
+Shape suffixes: B images of a batch, K classes, N subNNs, R numbers of removed subNNs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from codedtool.analysis.subject import Subject
+from codedtool.budget import Progress, silent
+from codedtool.errors import InputError
+
+_PHASE = "removing subNNs"
+
+
+@dataclass(frozen=True)
+class BlockCurves:
+    """Accuracy (0..1) of the final prediction by the number of subNNs removed from one block.
+
+    Attributes:
+        block: its name, such as s2.3.
+        num_subnns: N.
+        act: N_act.
+        active: entry k is the accuracy without k of the subNNs that are active for the image's class, k = 0..N_act.
+        inactive: the same for the inactive ones, k = 0..N - N_act.
+    """
+
+    block: str
+    num_subnns: int
+    act: int
+    active: tuple[float, ...]
+    inactive: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SpecializeResult:
+    """The curves of figures 2a and 9.
+
+    Attributes:
+        data, checkpoint: what they are of.
+        num_images: validation images that every accuracy is over.
+        repeats, seed: draws per image that every accuracy with k > 0 is the mean of, and their seed.
+        blocks: in the network's order.
+    """
+
+    data: str
+    checkpoint: str
+    num_images: int
+    repeats: int
+    seed: int
+    blocks: tuple[BlockCurves, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "data": self.data,
+            "checkpoint": self.checkpoint,
+            "num_images": self.num_images,
+            "repeats": self.repeats,
+            "seed": self.seed,
+            "blocks": [
+                {
+                    "block": curves.block,
+                    "N": curves.num_subnns,
+                    "act": curves.act,
+                    "active": list(curves.active),
+                    "inactive": list(curves.inactive),
+                }
+                for curves in self.blocks
+            ],
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The points of the curves: block, what was removed, k, accuracy."""
+        return [
+            {"block": curves.block, "removed": removed, "k": k, "accuracy": accuracy}
+            for curves in self.blocks
+            for removed, accuracies in (("active", curves.active), ("inactive", curves.inactive))
+            for k, accuracy in enumerate(accuracies)
+        ]
+
+
+def random_removal_masks(
+    codewords_BN: torch.Tensor, removed: Sequence[int], *, active: bool, generator: np.random.Generator
+) -> torch.Tensor:
+    """Keep masks that remove a random subset of every image's active, or inactive, subNNs.
+
+    Each subset is uniform, drawn without replacement and afresh for every row; for one row the subsets of different
+    sizes are nested, so that a curve over the sizes does not jump. B * N numbers are drawn row by row: rows that come
+    in several calls get what they would get in one.
+
+    Args:
+        codewords_BN: (B, N) of 0/1 on the CPU, the codeword of every image's class.
+        removed: R numbers k of subNNs to remove.
+        active: remove of those with a 1; otherwise of those with a 0.
+        generator: advances by B * N numbers.
+
+    Returns:
+        (R, B, N) bool, False where a subNN is removed.
+
+    Raises:
+        InputError: a number below 0, or above that of the subNNs to choose from.
+    """
+    candidates_BN = codewords_BN.bool() == active
+    available = int(candidates_BN.sum(dim=1).min()) if len(codewords_BN) else codewords_BN.shape[1]
+    for k in removed:
+        if not 0 <= k <= available:
+            kind = "active" if active else "inactive"
+            raise InputError(f"{k} {kind} subNNs cannot be removed: an image has {available} of them")
+    scores_BN = torch.from_numpy(generator.random(tuple(codewords_BN.shape)))
+    # Scores are below 1, so the candidates come first, in random order; the rank is a subNN's place in it.
+    ranks_BN = torch.where(candidates_BN, scores_BN, 1.0).argsort(dim=1).argsort(dim=1)
+    return ranks_BN >= torch.tensor(list(removed), dtype=torch.int64)[:, None, None]
+
+
+@torch.no_grad()
+def specialize(
+    subject: Subject,
+    *,
+    blocks: Sequence[str] | None = None,
+    repeats: int = 1,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> SpecializeResult:
+    """Remove k random active, or k random inactive, subNNs of one block, and see what the accuracy becomes.
+
+    Active and inactive are meant with respect to the true class of each validation image, and every image has subNNs of
+    its own removed. They are removed before the Energy Normalization (the paper's footnote 3), which amplifies the
+    others to the same total energy: where all active ones are gone, the block sends on the signal of the inactive ones,
+    normalized.
+
+    What an image meets at random depends on the seed, the block and its number among the readable images alone; not on
+    the batch size, nor on which other blocks are asked for.
+
+    Args:
+        blocks: names of coded blocks; None or none: all.
+        repeats: draws per image and k, at least 1.
+        seed: of the draws, at least 0.
+
+    Raises:
+        NotApplicableError: a network without coded blocks.
+        InputError: no such block, repeats or seed out of range, no image that can be read.
+    """
+    subject.require_coded("specialize")
+    if repeats < 1:
+        raise InputError(f"--repeats must be at least 1, got {repeats}")
+    if seed < 0:
+        raise InputError(f"--seed must be at least 0, got {seed}")
+    network = subject.network
+    tallies = {
+        network.coded_indices[number]: _Tally(subject, number, repeats=repeats, seed=seed)
+        for number in sorted({subject.coded_block(name) for name in blocks or network.block_names})
+    }
+    passes = sum(tally.passes for tally in tallies.values())
+    split = subject.data.val
+    whole_hits = torch.zeros((), dtype=torch.int64, device=subject.runtime.device)
+    seen = 0
+    for images, targets_B in subject.batches(split, progress, _PHASE):
+        on_device_B = subject.runtime.put(targets_B)
+        done = 0
+        with subject.runtime.autocast():
+            features = network.stem(images)
+            for index, block in enumerate(network.blocks):
+                h, shortcut = block.bottleneck(features), block.shortcut(features)
+                if index in tallies:
+                    for _ in tallies[index].add(h, shortcut, targets_B, on_device_B):
+                        done += 1
+                        note = f"block {tallies[index].name}"
+                        progress(_PHASE, seen + len(targets_B) * done / (passes + 1), len(split), note)
+                features = block.join(h, shortcut).features
+            # With k = 0 nothing is removed anywhere: one number for all blocks.
+            whole_hits += _hits(network.head(features), on_device_B)
+        seen += len(targets_B)
+    if not seen:
+        raise InputError(f"{subject.data.name} has no validation image that can be read")
+    whole = int(whole_hits) / seen
+    return SpecializeResult(
+        data=subject.recipe.data,
+        checkpoint=subject.checkpoint,
+        num_images=seen,
+        repeats=repeats,
+        seed=seed,
+        blocks=tuple(tally.curves(whole, seen) for tally in tallies.values()),
+    )
+
+
+class _Tally:
+    """Right answers without k subNNs of one block, counted on the device so that no pass waits for another."""
+
+    def __init__(self, subject: Subject, number: int, *, repeats: int, seed: int) -> None:
+        self._runtime = subject.runtime
+        self._network = subject.network
+        self._index = subject.network.coded_indices[number]
+        self._repeats = repeats
+        scheme = self._network.coded_blocks[number].scheme
+        assert scheme is not None
+        self.name = self._network.block_names[number]
+        self._scheme = scheme
+        self._codewords_KN = torch.tensor(scheme.table)
+        self._sizes = {True: range(1, scheme.act + 1), False: range(1, scheme.length - scheme.act + 1)}
+        self._hits = {
+            (active, k): torch.zeros((), dtype=torch.int64, device=self._runtime.device)
+            for active, sizes in self._sizes.items()
+            for k in sizes
+        }
+        # A generator for each, so that batch after batch goes on with its numbers.
+        self._generators = {
+            (active, repeat): np.random.default_rng((seed, number, repeat, int(active)))
+            for active in self._sizes
+            for repeat in range(repeats)
+        }
+
+    @property
+    def passes(self) -> int:
+        """How often the rest of the network is run for a batch."""
+        return len(self._hits) * self._repeats
+
+    def add(
+        self, h: torch.Tensor, shortcut: torch.Tensor, targets_B: torch.Tensor, on_device_B: torch.Tensor
+    ) -> Iterator[None]:
+        """Count a batch; yields after each pass.
+
+        Args:
+            h, shortcut: what the block joins, the same for every mask.
+            targets_B, on_device_B: the classes, on the CPU and on the device.
+        """
+        codewords_BN = self._codewords_KN[targets_B]
+        block, *rest = self._network.blocks[self._index :]
+        for (active, _), generator in self._generators.items():
+            sizes = self._sizes[active]
+            masks = random_removal_masks(codewords_BN, sizes, active=active, generator=generator)
+            for k, mask_BN in zip(sizes, masks, strict=True):
+                features = block.join(h, shortcut, keep_mask=self._runtime.put(mask_BN)).features
+                for later in rest:
+                    features = later(features).features
+                self._hits[active, k] += _hits(self._network.head(features), on_device_B)
+                self._runtime.mark()
+                yield
+
+    def curves(self, whole: float, num_images: int) -> BlockCurves:
+        """The accuracies; ``whole`` is that of the whole network."""
+        active, inactive = (
+            (whole, *(int(self._hits[kind, k]) / (num_images * self._repeats) for k in self._sizes[kind]))
+            for kind in (True, False)
+        )
+        return BlockCurves(self.name, self._scheme.length, self._scheme.act, active, inactive)
+
+
+def _hits(logits_BK: torch.Tensor, targets_B: torch.Tensor) -> torch.Tensor:
+    return (logits_BK.argmax(dim=1) == targets_B).sum()

@@ -1,0 +1,245 @@
+"""Temperatures of the softmax, with and without early decoders (appendix C, eq. 10 and 11), and how they are fitted.
+
+Shape suffixes: n images, B of a chunk, K classes, L coded blocks (early decoders), R repeats, P patterns of agreement,
+G grid nodes.
+
+The negative log-likelihood (NLL) of an image depends on its temperature alone, and images with which the same early
+decoders agree share their temperature (eq. 11). So the NLL is tabulated once, image by image, with its derivative, at
+fixed temperatures; the table is summed over the images to fit on, pattern by pattern; and an iteration of gradient
+descent is a look-up by cubic Hermite interpolation (error below 1e-6 nats), for all repeats at once. Its cost depends
+neither on the number of images nor on that of classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from codedtool.analysis.subject import Outputs
+from codedtool.budget import Progress, silent
+from codedtool.errors import InputError
+
+# Bounds of T and of T_aug / T. They hold whichever decoders agree, so T_aug lies between their products.
+_TEMPERATURES = (0.05, 20.0)
+_FACTORS = (0.05, 20.0)
+_LOG_LOWEST = math.log(_TEMPERATURES[0] * _FACTORS[0])
+_LOG_HIGHEST = math.log(_TEMPERATURES[1] * _FACTORS[1])
+_NODES = 257
+_SPACING = (_LOG_HIGHEST - _LOG_LOWEST) / (_NODES - 1)
+
+# Elements of a chunk of logits: two megabytes of float64 stay in a core's cache over all nodes.
+_CHUNK = 1 << 18
+
+
+def agreement(logits_nK: torch.Tensor, decoded_nL: torch.Tensor) -> torch.Tensor:
+    """(n, L) bool, 1[e_i = yhat]: whether early decoder i gives the class that the network predicts (eq. 11)."""
+    return decoded_nL == logits_nK.argmax(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A fitted temperature: h_T of eq. 10 without ``taus``, h_aug of eq. 11 with one per early decoder.
+
+    Attributes:
+        temperature: T > 0; 1 leaves the softmax as it is, more makes it less confident.
+        taus: tau of every early decoder; a negative one makes the network more confident where that decoder agrees.
+    """
+
+    temperature: float = 1.0
+    taus: tuple[float, ...] = ()
+
+    def of_images(self, logits_nK: torch.Tensor, decoded_nL: torch.Tensor | None = None) -> torch.Tensor:
+        """(n,) float64, T_aug = T * (1 + sum_i 1[e_i = yhat] * tau_i) of every image (eq. 11).
+
+        Args:
+            logits_nK: (n, K).
+            decoded_nL: (n, L) int64, the early decoders' classes; unused, and may be None, without ``taus``.
+
+        Raises:
+            InputError: another number of early decoders than of taus.
+        """
+        if not self.taus:
+            return torch.full((len(logits_nK),), self.temperature, dtype=torch.float64)
+        if decoded_nL is None or decoded_nL.shape != (len(logits_nK), len(self.taus)):
+            shape = None if decoded_nL is None else tuple(decoded_nL.shape)
+            raise InputError(
+                f"a temperature fitted with {len(self.taus)} early decoders needs their classes for each of the "
+                f"{len(logits_nK)} images, got {shape}; fit one for this network with fit_temperature"
+            )
+        taus = torch.tensor(self.taus, dtype=torch.float64)
+        return self.temperature * (1 + agreement(logits_nK, decoded_nL).double() @ taus)
+
+    def probabilities(self, logits_nK: torch.Tensor, decoded_nL: torch.Tensor | None = None) -> torch.Tensor:
+        """(n, K) float64, softmax(z / T_aug): the class of the highest stays that of the highest logit.
+
+        Args and Raises: those of `of_images`.
+        """
+        return torch.softmax(logits_nK.double() / self.of_images(logits_nK, decoded_nL)[:, None], dim=1)
+
+    def confidence(self, logits_nK: torch.Tensor, decoded_nL: torch.Tensor | None = None) -> torch.Tensor:
+        """(n,) float64, the highest of `probabilities`, in a memory that does not grow with the number of classes.
+
+        Args and Raises: those of `of_images`.
+        """
+        temperature_n = self.of_images(logits_nK, decoded_nL)
+        rows = max(1, _CHUNK // logits_nK.shape[1])
+        parts = []
+        for logits_BK, temperature_B in zip(logits_nK.split(rows), temperature_n.split(rows), strict=True):
+            below_BK = logits_BK.double() - logits_BK.double().amax(1, keepdim=True)
+            parts.append(1 / below_BK.div_(temperature_B[:, None]).exp_().sum(1))
+        return torch.cat(parts)
+
+
+class Likelihood:
+    """The negative log-likelihood of every image as a function of log T, at the nodes of a grid.
+
+    Attributes:
+        values_nG: its value at each node; slopes_nG: its derivative with respect to log T.
+        pattern_n: which row of ``agreement_PL`` (0 or 1, float64) each image has.
+    """
+
+    def __init__(self, outputs: Outputs, progress: Progress = silent) -> None:
+        n, num_classes = outputs.logits.shape
+        inverse_G = torch.exp(-(_LOG_LOWEST + _SPACING * torch.arange(_NODES, dtype=torch.float64)))
+        self.values_nG = torch.empty(n, _NODES, dtype=torch.float64)
+        self.slopes_nG = torch.empty(n, _NODES, dtype=torch.float64)
+        rows = max(1, _CHUNK // num_classes)
+        for start in range(0, n, rows):
+            progress("tabulating likelihoods", start, n)
+            logits_BK = outputs.logits[start : start + rows].double()
+            # With every logit counted from that of the right class, the NLL is their log-sum-exp.
+            logits_BK = logits_BK - logits_BK.gather(1, outputs.targets[start : start + rows, None])
+            highest_B = logits_BK.amax(1)
+            below_BK = logits_BK - highest_B[:, None]
+            for node, inverse in enumerate(inverse_G.tolist()):
+                weights_BK = (below_BK * inverse).exp_()
+                sums_B = weights_BK.sum(1)
+                mean_B = highest_B + weights_BK.mul_(below_BK).sum(1) / sums_B
+                self.values_nG[start : start + rows, node] = highest_B * inverse + sums_B.log()
+                self.slopes_nG[start : start + rows, node] = -inverse * mean_B
+        agree_nL = agreement(outputs.logits, outputs.decoded)
+        # A column of ones more, because torch.unique refuses rows of no length: those without coded blocks.
+        rows_n1L = torch.cat([torch.ones(n, 1, dtype=torch.bool), agree_nL], dim=1)
+        patterns_P1L, self.pattern_n = torch.unique(rows_n1L, dim=0, return_inverse=True)
+        self.agreement_PL = patterns_P1L[:, 1:].double()
+
+    def fit(
+        self, parts: Sequence[torch.Tensor], *, augmented: bool, positive_taus: bool, iterations: int, lr: float
+    ) -> list[Temperature]:
+        """One Temperature per part (indices of images; all parts of one size): h_aug where ``augmented``, else h_T."""
+        agreement_PL = self.agreement_PL if augmented else torch.zeros(1, 0, dtype=torch.float64)
+        pattern_n = self.pattern_n if augmented else torch.zeros_like(self.pattern_n)
+        tables = torch.zeros(2, len(parts), len(agreement_PL), _NODES, dtype=torch.float64)
+        for repeat, part in enumerate(parts):
+            tables[0, repeat].index_add_(0, pattern_n[part], self.values_nG[part])
+            tables[1, repeat].index_add_(0, pattern_n[part], self.slopes_nG[part])
+        tables /= len(parts[0])  # the mean over the part's images is minimised
+        return _descend(tables[0], tables[1], agreement_PL, positive_taus=positive_taus, iterations=iterations, lr=lr)
+
+
+def _interpolate(
+    values_RPG: torch.Tensor, slopes_RPG: torch.Tensor, log_RP: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(R, P) value and derivative at log T_aug, by the cubics that match value and derivative at both nodes."""
+    position_RP = (log_RP - _LOG_LOWEST) / _SPACING
+    left_RP1 = position_RP.floor().long().clamp(0, _NODES - 2)[..., None]
+    t = position_RP - left_RP1[..., 0]
+    start, end = (values_RPG.gather(2, left_RP1 + side)[..., 0] for side in (0, 1))
+    rise_start, rise_end = (slopes_RPG.gather(2, left_RP1 + side)[..., 0] * _SPACING for side in (0, 1))
+    # start + rise_start t + square t^2 + cube t^3
+    square = 3 * (end - start) - 2 * rise_start - rise_end
+    cube = 2 * (start - end) + rise_start + rise_end
+    value_RP = start + t * (rise_start + t * (square + t * cube))
+    slope_RP = (rise_start + t * (2 * square + t * 3 * cube)) / _SPACING
+    return value_RP, slope_RP
+
+
+def _descend(
+    values_RPG: torch.Tensor,
+    slopes_RPG: torch.Tensor,
+    agreement_PL: torch.Tensor,
+    *,
+    positive_taus: bool,
+    iterations: int,
+    lr: float,
+) -> list[Temperature]:
+    """Projected gradient descent on T and tau from T = 1 and tau = 0, of all repeats side by side.
+
+    A step that would raise the NLL is not taken, and halves that repeat's step size: with lr 0.1, sharp likelihoods
+    (small temperatures, many decoders that agree together) make the plain iteration oscillate, or throw T so far up
+    that its gradient vanishes. Wherever plain gradient descent goes down, every step is the plain one.
+    """
+    repeats, num_decoders = len(values_RPG), agreement_PL.shape[1]
+
+    def evaluate(parameters_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(R,) NLL and (R, 1 + L) gradient."""
+        temperature_R1, factor_RP = parameters_R[:, :1], 1 + parameters_R[:, 1:] @ agreement_PL.T
+        value_RP, slope_RP = _interpolate(values_RPG, slopes_RPG, (temperature_R1 * factor_RP).log())
+        for_temperature_R1 = slope_RP.sum(1, keepdim=True) / temperature_R1
+        return value_RP.sum(1), torch.cat([for_temperature_R1, (slope_RP / factor_RP) @ agreement_PL], dim=1)
+
+    parameters_R = torch.zeros(repeats, 1 + num_decoders, dtype=torch.float64)
+    parameters_R[:, 0] = 1
+    step_R = torch.full((repeats,), lr, dtype=torch.float64)
+    loss_R, gradient_R = evaluate(parameters_R)
+    for _ in range(iterations):
+        candidate_R = _project(parameters_R - step_R[:, None] * gradient_R, positive_taus=positive_taus)
+        new_loss_R, new_gradient_R = evaluate(candidate_R)
+        taken_R = new_loss_R <= loss_R
+        step_R = torch.where(taken_R, step_R, step_R / 2)
+        loss_R = torch.where(taken_R, new_loss_R, loss_R)
+        parameters_R = torch.where(taken_R[:, None], candidate_R, parameters_R)
+        gradient_R = torch.where(taken_R[:, None], new_gradient_R, gradient_R)
+    return [Temperature(temperature, tuple(taus)) for temperature, *taus in parameters_R.tolist()]
+
+
+def _project(parameters_R: torch.Tensor, *, positive_taus: bool) -> torch.Tensor:
+    """T into its bounds; the negative taus shrunk together, and the positive ones, until any agreement keeps theirs."""
+    taus = parameters_R[:, 1:]
+    above = taus.clamp(min=0)
+    above = above / (above.sum(1, keepdim=True) / (_FACTORS[1] - 1)).clamp(min=1)
+    below = torch.zeros_like(taus) if positive_taus else taus.clamp(max=0)
+    below = below / (below.sum(1, keepdim=True) / (_FACTORS[0] - 1)).clamp(min=1)
+    return torch.cat([parameters_R[:, :1].clamp(*_TEMPERATURES), above + below], dim=1)
+
+
+def fit_temperature(
+    outputs: Outputs,
+    *,
+    augmented: bool = True,
+    positive_taus: bool = False,
+    iterations: int = 600,
+    lr: float = 0.1,
+) -> Temperature:
+    """Fit h_aug (eq. 11), or h_T (eq. 10; Guo et al. 2017), on all images by gradient descent on the mean NLL.
+
+    T stays in 0.05..20. Eq. 11 leaves the sign of tau open, and so does this: the more decoders agree the likelier the
+    prediction is right (table 3), which a negative tau turns into a lower temperature; with tau >= 0 agreement could
+    only lower the confidence, and h_aug would fall back to h_T wherever agreement is good news. What has to stay
+    positive is T_aug: 1 + (sum of all negative taus) is kept at 0.05 or more, and 1 + (sum of all positive ones) at 20
+    or less, whichever decoders agree on an image yet unseen.
+
+    Args:
+        outputs: of images that the network was not trained on, and that it is not judged by afterwards.
+        augmented: h_aug; without coded blocks it is h_T anyway.
+        positive_taus: keep every tau at 0 or above.
+        iterations, lr: as in appendix C.
+
+    Raises:
+        InputError: no iteration, or a learning rate that is not positive.
+    """
+    check_descent(iterations, lr)
+    likelihood = Likelihood(outputs)
+    everything = torch.arange(len(outputs.targets))
+    return likelihood.fit([everything], augmented=augmented, positive_taus=positive_taus, iterations=iterations, lr=lr)[
+        0
+    ]
+
+
+def check_descent(iterations: int, lr: float) -> None:
+    """Raise InputError without an iteration, or where the learning rate is not positive."""
+    if iterations < 1 or not 0 < lr < math.inf:
+        raise InputError(f"iterations must be at least 1 and lr a positive number, got {iterations} and {lr}")

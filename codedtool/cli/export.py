@@ -1,0 +1,71 @@
+"""``codedtool export``: a trained network or binary classifier as an ONNX or torch.export file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from codedtool.cli.analysis import RunOption
+from codedtool.cli.session import Json, Quiet, print_json, progress_display, say, verb
+from codedtool.cli.train import prepare_torch, warnings_on_stderr
+from codedtool.errors import InputError
+
+
+@verb
+def export(
+    run: RunOption = None,
+    checkpoint: Annotated[
+        Literal["best", "last", "previous"] | None,
+        typer.Option("--checkpoint", help="Which checkpoint of the run.", show_default="best"),
+    ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option("--bc", help="Export this binary classifier (.safetensors, from codedtool bc) in place of a run."),
+    ] = None,
+    kind: Annotated[
+        Literal["onnx", "torch"], typer.Option("--format", help="ONNX, or a .pt2 file for torch.export.load.")
+    ] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Where the file goes (.onnx or .pt2).",
+            show_default="RUN/export/model.onnx, or beside the classifier",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export a trained network, or a binary classifier, as one file that runs without codedtool.
+
+    The file takes float32 images in 0..1 and normalizes them itself; it is checked against the network before it is
+    written.
+    """
+    if classifier is not None:
+        for flag, value in (("--run", run), ("--checkpoint", checkpoint)):
+            if value is not None:
+                raise InputError(
+                    f"{flag} {value} has no meaning with --bc, whose file is complete: give one of the two"
+                )
+    prepare_torch()
+    with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
+        progress("loading PyTorch", 0, None)
+        from codedtool.analysis.export import export_classifier, export_run
+        from codedtool.training.run import Run
+
+        if classifier is not None:
+            result = export_classifier(classifier, out, kind=kind, force=force, progress=progress)
+        else:
+            result = export_run(
+                Run.load(run), out, kind=kind, checkpoint=checkpoint or "best", force=force, progress=progress
+            )
+    if json_output:
+        print_json(result.to_json())
+    say(
+        f"{result.path}: {result.bytes / 2**20:.1f} MiB, outputs {', '.join(result.outputs)}; differs from the "
+        f"network by {result.max_difference:.1e} of the largest value",
+        to_stderr=json_output,
+    )

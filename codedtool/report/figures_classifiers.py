@@ -1,0 +1,68 @@
+"""Figures of binary classifiers: precision against recall (2b, 2c, 8) and histograms of their scores (3, 7)."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from codedtool.analysis.bc import ClassifiersResult
+from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, new_figure
+
+# Classes whose names still fit beside their points.
+_NAMED = 20
+
+
+def draw_classifiers(result: ClassifiersResult) -> Figure:
+    """Precision and recall of every class, one panel per set of negatives, one colour per source."""
+    sets = ["val", "ood"] if result.ood else ["val"]
+    figure, axes = new_figure(len(sets))
+    for panel, name in zip(axes, sets, strict=True):
+        for source, colour in zip(result.sources, COLOURS, strict=False):
+            found = [(one, metrics) for one in result.of(source) if (metrics := getattr(one, name)) is not None]
+            panel.scatter(
+                [metrics.recall for _, metrics in found],
+                [metrics.precision for _, metrics in found],
+                s=16,
+                color=colour,
+                alpha=0.8,
+                label=source,
+            )
+            if source == result.sources[0] and len(found) <= _NAMED:
+                for one, metrics in found:
+                    panel.annotate(
+                        one.class_name,
+                        (metrics.recall, metrics.precision),
+                        fontsize=7,
+                        xytext=(3, 3),
+                        textcoords="offset points",
+                    )
+        panel.set_xlabel("recall")
+        panel.set_ylabel("precision" + (f", negatives of {result.ood}" if name == "ood" else ""))
+        panel.set_xlim(-0.02, 1.05)
+        panel.set_ylim(-0.02, 1.05)
+    axes[0].legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def draw_scores(result: ClassifiersResult) -> Figure:
+    """Densities of positives', negatives' and out-of-distribution scores, one panel per class."""
+    columns = min(5, len(result.histograms))
+    rows = -(-len(result.histograms) // columns)
+    figure, axes = new_figure(columns, rows, width=2.4, height=1.9)
+    thresholds = {one.class_name: one.threshold for one in result.of(result.sources[0])}
+    for panel, one in zip(axes, result.histograms, strict=False):
+        for name, values, colour in (
+            ("positives", one.positives, BLUE),
+            ("negatives", one.negatives, ORANGE),
+            (f"negatives of {result.ood}", one.ood, GREEN),
+        ):
+            if values is not None:
+                panel.stairs(values, one.edges, color=colour, fill=True, alpha=0.45, label=name)
+        panel.axvline(thresholds[one.class_name], color="black", linewidth=0.8, linestyle="--", label="threshold")
+        panel.set_title(one.class_name, fontsize=8)
+        panel.set_yticks([])
+        panel.tick_params(labelsize=7)
+    for panel in axes[len(result.histograms) :]:
+        panel.set_visible(False)
+    axes[0].legend(fontsize=6)
+    figure.supxlabel("logit of the binary classifier", fontsize=8)
+    return figure

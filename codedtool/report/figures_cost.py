@@ -1,0 +1,24 @@
+"""Figure of table 5: what each network costs against the run's own."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from codedtool.analysis.cost import CostResult
+from codedtool.report.style import COLOURS, new_figure
+
+
+def draw_cost(result: CostResult) -> Figure:
+    """Parameters, multiply-adds and images/s, as per cent of the run's own network."""
+    figure, (panel,) = new_figure(width=5.5)
+    names = {"parameters_ratio": "parameters", "macs_ratio": "multiply-adds", "speed_ratio": "images/s"}
+    rows = result.rows()
+    width = 0.8 / len(rows)
+    for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
+        places = [place + (number - (len(rows) - 1) / 2) * width for place in range(len(names))]
+        bars = panel.bar(places, [100 * row[key] for key in names], width, color=colour, label=row["name"])
+        panel.bar_label(bars, fmt="%.0f", fontsize=7)
+    panel.set_xticks(range(len(names)), list(names.values()))
+    panel.set_ylabel(f"% of {rows[0]['name']}")
+    panel.legend(fontsize=8)
+    return figure

@@ -1,0 +1,32 @@
+"""What all figures share: colours that colour-blind readers can tell apart, and axes without clutter."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito (2008).
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+)
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
+
+
+def new_figure(
+    columns: int = 1, rows: int = 1, *, width: float = 4.2, height: float = 3.2
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``rows`` x ``columns`` panels of ``width`` x ``height`` inches, and its axes row by row."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25, linewidth=0.6)
+        one.set_axisbelow(True)
+    return figure, axes
