@@ -19,6 +19,7 @@ from codedtool.analysis.subject import Subject
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, Split
 from codedtool.errors import InputError
+from codedtool.models.pruning import path_schemes
 
 # From this many classes on, the paper (footnotes 4 and 13) takes 9 negatives for each positive.
 _MANY_CLASSES = 100
@@ -202,6 +203,8 @@ def _check_plain(subject: Subject, plain: Subject) -> None:
         raise InputError(f"--compare {plain.run.path} was trained with schemes: name a run of the plain control")
     if plain.classes != subject.classes:
         raise InputError(f"--compare {plain.run.path} has other classes than {subject.run.path}")
+    # Said before the work, not after it.
+    path_schemes(plain.network, subject.run.schemes)
 
 
 def _scorers(

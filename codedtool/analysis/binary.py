@@ -63,8 +63,9 @@ def best_f1_thresholds(scores_nc: torch.Tensor, positives_nc: torch.Tensor) -> t
     accepted_c = sorted_nc[best_c, columns_c]
     below_c = sorted_nc[(best_c + 1).clamp_max(len(scores_nc) - 1), columns_c]
     halfway_c = below_c + (accepted_c - below_c) / 2
-    # Halfway between neighbouring floats is one of them, and must not be the lower one.
-    thresholds_c = torch.where(halfway_c > below_c, halfway_c, accepted_c)
+    # Halfway between neighbouring floats is one of them, and must not be the lower one; a difference may overflow.
+    is_between_c = (halfway_c > below_c) & (halfway_c <= accepted_c)
+    thresholds_c = torch.where(is_between_c, halfway_c, accepted_c)
     return thresholds_c, f1_nc[best_c, columns_c]
 
 

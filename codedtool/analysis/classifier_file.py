@@ -6,6 +6,7 @@ no pickle, no run directory and no data set.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,6 +58,20 @@ class BinaryClassifier:
         return logits_B >= self.threshold
 
 
+def check_output(path: Path, *, force: bool) -> Path:
+    """The .json beside ``path``, where a binary classifier may be written as the two.
+
+    Raises:
+        InputError: ``path`` is no .safetensors, or one of the two is there already.
+    """
+    if path.suffix != ".safetensors":
+        raise InputError(f"--out {path}: a binary classifier's weights are a .safetensors file")
+    description = path.with_suffix(".json")
+    for file in (path, description):
+        refuse_existing(file, force=force)
+    return description
+
+
 def save_binary_classifier(
     subject: Subject, class_index: int, path: Path, *, threshold: float, metrics: Mapping[str, Any], force: bool = False
 ) -> Path:
@@ -65,16 +80,15 @@ def save_binary_classifier(
     Raises:
         InputError: a file is there already, or writing failed.
     """
-    if path.suffix != ".safetensors":
-        raise InputError(f"--out {path}: a binary classifier's weights are a .safetensors file")
-    description = path.with_suffix(".json")
-    for file in (path, description):
-        refuse_existing(file, force=force)
+    description = check_output(path, force=force)
     network = extract_binary_classifier(subject.network, class_index).cpu()
     words = {stage: scheme.table[class_index].tolist() for stage, scheme in subject.run.schemes.items()}
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    content = save(tensors, metadata={"class": subject.classes[class_index]})
     document = {
         "format": _FORMAT,
         "class": subject.classes[class_index],
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
         "threshold": threshold,
         "image_size": subject.recipe.eval_size,
         "normalization": {"mean": list(subject.run.normalization.mean), "std": list(subject.run.normalization.std)},
@@ -84,8 +98,7 @@ def save_binary_classifier(
         "provenance": subject.run.metadata()
         | {"run": subject.run.name, "checkpoint": subject.checkpoint, "codedtool": __version__},
     }
-    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    write_atomically(path, save(tensors, metadata={"class": subject.classes[class_index]}))
+    write_atomically(path, content)
     write_atomically(description, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
     return path
 
@@ -99,7 +112,8 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
     weights, description = Path(path).with_suffix(".safetensors"), Path(path).with_suffix(".json")
     try:
         document = json.loads(description.read_text())
-        tensors = load(weights.read_bytes())
+        content = weights.read_bytes()
+        tensors = load(content)
     except FileNotFoundError as error:
         raise InputError(
             f"--bc {path}: {error.filename} does not exist; a binary classifier is NAME.safetensors with NAME.json "
@@ -110,6 +124,12 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
     try:
         if document["format"] != _FORMAT:
             raise InputError(f"{description} has format {document['format']!r}, this codedtool reads format {_FORMAT}")
+        # Weights of another class often have the same shapes.
+        if document["weights_sha256"] != hashlib.sha256(content).hexdigest():
+            raise InputError(
+                f"{weights} does not hold the weights that {description.name} describes (another SHA-256); restore "
+                "the two files together, or extract the classifier again with codedtool bc"
+            )
         schemes = {stage: _lone_class(word) for stage, word in document["codewords"].items()}
         # The whole network's shape, from which the class's is cut; all weights are the file's.
         network = extract_binary_classifier(build_network(document["preset"], schemes), 0)

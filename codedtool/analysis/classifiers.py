@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
 from codedtool.models.blocks import ResNeXtBlock
 from codedtool.models.network import CodedResNeXt
 from codedtool.models.pruning import active_channels, class_row, path_schemes, prune_block
@@ -52,6 +53,8 @@ class BinaryClassifiers:
     ) -> None:
         self._network = network
         self._paths = path_schemes(network, schemes)
+        if not self._paths:
+            raise InputError("no stage of the network has a scheme: there are no paths to cut binary classifiers by")
         self._first = min(self._paths)
         self.class_indices = tuple(class_indices)
         self._kept: dict[int, _Tail] = {}

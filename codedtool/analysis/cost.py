@@ -225,4 +225,3 @@ def _peak_bytes(network: CodedResNeXt, images_BCHW: torch.Tensor) -> int | None:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-

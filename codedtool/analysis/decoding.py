@@ -62,7 +62,7 @@ class ExitRule:
         raise InputError(f"--exit {text!r} is neither agree:M with M from 1 nor margin:X with X from 0 to 1")
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.value:g}"
+        return f"{self.kind}:{self.value!r}".removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,8 @@ class _Watch:
         else:
             streak_B = torch.where(classes_B == self._last_B, self._streak_B + 1, 1)
         self._last_B, self._streak_B = classes_B, streak_B
-        return streak_B >= self._rule.value
+        # No tensor compares with numbers beyond 64 bits, and no network has so many blocks.
+        return streak_B >= min(self._rule.value, 2**31)
 
     def keep(self, going_B: torch.Tensor) -> None:
         """Forget the images that have stopped."""

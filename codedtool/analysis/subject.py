@@ -133,8 +133,9 @@ def opened_run(
     """
     recipe = run.recipe.with_values(changes or {})
     with opened_runtime(recipe) as runtime:
-        name = run.checkpoints.index()[checkpoint]
+        # First, for it says what is wrong where there is no such checkpoint.
         network = run.load_network(checkpoint)
+        name = run.checkpoints.index()[checkpoint]
         runtime.prepare(network)
         find_data = partial(load_run_data, recipe, runtime, download=download, progress=progress)
         yield Subject(run, network.eval(), recipe, runtime, name, find_data)
@@ -201,7 +202,8 @@ def class_index(classes: tuple[str, ...], text: str) -> int:
     """
     if text in classes:
         return classes.index(text)
-    if text.isdecimal() and int(text) < len(classes):
+    # Python refuses to read numbers of thousands of digits.
+    if text.isdecimal() and len(text) < 20 and int(text) < len(classes):
         return int(text)
     near = difflib.get_close_matches(text, classes, n=3, cutoff=0.4)
     hint = (

@@ -132,12 +132,16 @@ class Likelihood:
         """One Temperature per part (indices of images; all parts of one size): h_aug where ``augmented``, else h_T."""
         agreement_PL = self.agreement_PL if augmented else torch.zeros(1, 0, dtype=torch.float64)
         pattern_n = self.pattern_n if augmented else torch.zeros_like(self.pattern_n)
-        tables = torch.zeros(2, len(parts), len(agreement_PL), _NODES, dtype=torch.float64)
-        for repeat, part in enumerate(parts):
-            tables[0, repeat].index_add_(0, pattern_n[part], self.values_nG[part])
-            tables[1, repeat].index_add_(0, pattern_n[part], self.slopes_nG[part])
-        tables /= len(parts[0])  # the mean over the part's images is minimised
-        return _descend(tables[0], tables[1], agreement_PL, positive_taus=positive_taus, iterations=iterations, lr=lr)
+        # The mean over a part's images is a sparse matrix times the table; index_add_ starts its threads row by row.
+        rows = torch.cat([repeat * len(agreement_PL) + pattern_n[part] for repeat, part in enumerate(parts)])
+        weights = torch.full((len(rows),), 1 / len(parts[0]), dtype=torch.float64)
+        shape = (len(parts) * len(agreement_PL), len(pattern_n))
+        members = torch.sparse_coo_tensor(torch.stack([rows, torch.cat(list(parts))]), weights, shape)
+        values_RPG, slopes_RPG = (
+            torch.sparse.mm(members, table_nG).view(len(parts), len(agreement_PL), _NODES)
+            for table_nG in (self.values_nG, self.slopes_nG)
+        )
+        return _descend(values_RPG, slopes_RPG, agreement_PL, positive_taus=positive_taus, iterations=iterations, lr=lr)
 
 
 def _interpolate(
@@ -234,9 +238,10 @@ def fit_temperature(
     check_descent(iterations, lr)
     likelihood = Likelihood(outputs)
     everything = torch.arange(len(outputs.targets))
-    return likelihood.fit([everything], augmented=augmented, positive_taus=positive_taus, iterations=iterations, lr=lr)[
-        0
-    ]
+    (fitted,) = likelihood.fit(
+        [everything], augmented=augmented, positive_taus=positive_taus, iterations=iterations, lr=lr
+    )
+    return fitted
 
 
 def check_descent(iterations: int, lr: float) -> None:

@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 def assign(
     scheme: Annotated[Path, typer.Option("--scheme", help="The scheme (.npy) whose rows are to be ordered.")],
     similarity: Annotated[
-        Path,
-        typer.Option("--similarity", help="A K x K matrix (.npy): similarities, or a confusion matrix of counts."),
+        str,
+        typer.Option(
+            "--similarity",
+            help="A K x K matrix (.npy) of similarities or confusion counts; or a run: its network's expected "
+            "confusions of training images.",
+        ),
     ],
     repel: Annotated[bool, typer.Option("--repel", help="Let similar classes overlap less instead of more.")] = False,
     out: Annotated[
@@ -54,11 +58,12 @@ def assign(
     from codedtool.coding.scheme import CodingScheme
 
     given = CodingScheme.load(scheme)
-    matrix = load_similarity(similarity, given.num_classes)
+    matrix_file = _matrix_file(similarity, quiet=quiet)
+    matrix = load_similarity(matrix_file, given.num_classes)
     budget = Budget()
     with progress_display(quiet=quiet) as progress, interruptible(budget):
         result = assign_classes(given, matrix, repel=repel, seed=seed, budget=budget, progress=progress)
-    provenance = _provenance(result, given.sha256, similarity)
+    provenance = _provenance(result, given.sha256, matrix_file)
     if result.stopped == "interrupted":
         target = target.with_name(f"{target.stem}.partial.npy")
         result.scheme.save(target, provenance=provenance, force=True)
@@ -69,6 +74,18 @@ def assign(
         print_json({"path": str(target), **result.scheme.summary(), **provenance, "seconds": result.seconds})
     for line in _description(result, target):
         say(line, to_stderr=json_output)
+
+
+def _matrix_file(similarity: str, *, quiet: bool) -> Path:
+    """The .npy that ``--similarity`` names, or that the run it names gets."""
+    if similarity.endswith(".npy"):
+        return Path(similarity)
+    from codedtool.cli.analysis import opened
+
+    with opened(similarity, {}, checkpoint="best", no_download=True, quiet=quiet) as (subject, progress):
+        from codedtool.analysis.confusions import save_confusions
+
+        return save_confusions(subject, progress=progress)
 
 
 def _provenance(result: Assignment, given_sha256: str, similarity: Path) -> dict[str, Any]:

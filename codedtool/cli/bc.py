@@ -48,10 +48,9 @@ def bc(
     with opened(run, values, checkpoint=checkpoint, no_download=no_download, quiet=quiet) as (subject, progress):
         from codedtool.analysis.artifacts import save_csv, save_figure, save_json
         from codedtool.analysis.bc import evaluate_classifiers
-        from codedtool.analysis.classifier_file import save_binary_classifier
+        from codedtool.analysis.classifier_file import check_output, save_binary_classifier
         from codedtool.analysis.cost import cost
         from codedtool.analysis.subject import class_index, find_negatives, opened_run
-        from codedtool.files import refuse_existing
         from codedtool.report.figures_classifiers import draw_classifiers, draw_scores
         from codedtool.training.run import Run
 
@@ -64,7 +63,7 @@ def bc(
         if not everything:
             target = out or subject.run.path / "bc" / f"{_file_name(subject.classes[indices[0]])}.safetensors"
             # Said before the work, not after it.
-            refuse_existing(target, force=force)
+            check_output(target, force=force)
         negatives = find_negatives(subject, ood, download=not no_download, progress=progress)
         with ExitStack() as stack:
             plain = None

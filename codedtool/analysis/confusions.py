@@ -1,0 +1,43 @@
+"""Which classes a network takes for which, as a similarity of classes for ``codedtool scheme assign``."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codedtool.analysis.artifacts import artifact_path
+from codedtool.analysis.subject import Subject
+from codedtool.budget import Progress, silent
+from codedtool.files import write_atomically
+
+
+@torch.no_grad()
+def expected_confusions(subject: Subject, *, progress: Progress = silent) -> NDArray[np.float64]:
+    """Expected confusion counts over the training images, not augmented.
+
+    Of the training images, because an order of rows chosen by validation images would have seen them; and softmax
+    probabilities instead of counts, because a good network confuses few of the images it was trained on.
+
+    Returns:
+        (K, K) float64: entry (i, j) is the sum of the probabilities of class j over images of class i.
+    """
+    num_classes = len(subject.classes)
+    sums_KK = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    for images, targets_B in subject.batches(subject.data.train, progress, "confusions of training images"):
+        with subject.runtime.autocast():
+            logits_BK = subject.network(images).logits
+        sums_KK.index_add_(0, targets_B, logits_BK.double().softmax(1).cpu())
+    return sums_KK.numpy()
+
+
+def save_confusions(subject: Subject, *, progress: Progress = silent) -> Path:
+    """Write `expected_confusions` to RUN/analysis/confusions.npy and return its path."""
+    buffer = io.BytesIO()
+    np.save(buffer, expected_confusions(subject, progress=progress))
+    path = artifact_path(subject.run, "confusions.npy")
+    write_atomically(path, buffer.getvalue())
+    return path

@@ -1,0 +1,170 @@
+"""The page of ``codedtool report``: self-contained, complete, and honest about what it leaves out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codedtool.coding.scheme import CodingScheme
+
+SCHEMES = Path(__file__).parent.parent / "schemes"
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "codedtool", *arguments, "--quiet"], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A coded run, a plain run, and the coded one's page."""
+    folder = tmp_path_factory.mktemp("report")
+    schemes = ["--scheme", str(SCHEMES / "c10_5of10.npy"), "--scheme", str(SCHEMES / "c10_3of10.npy")]
+    for name, what in (("coded", schemes), ("plain", ["--preset", "resnext_tiny"])):
+        done = run("train", "--data", "digits", *what, "--epochs", "2", "--run-name", name, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    done = run("report", "--run", "coded", "--compare", "plain", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "coded.json").write_text(done.stdout)
+    return folder
+
+
+class Page(HTMLParser):
+    """What a page links to, its images and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.anchors: list[str] = []
+        self.ids: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.loaded: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        if tag == "a":
+            self.anchors.append(str(values["href"]))
+        elif tag == "img":
+            self.images.append(values)
+        self.loaded += [str(values[key]) for key in ("src", "srcset", "data", "poster") if values.get(key)]
+        if tag == "link":
+            self.loaded.append(str(values["href"]))
+
+
+def test_page_loads_nothing_and_every_link_has_its_target(folder: Path) -> None:
+    text = (folder / "runs" / "coded" / "report.html").read_text()
+    page = Page(text)
+    assert page.loaded
+    assert all(address.startswith("data:") for address in page.loaded)
+    assert not re.search(r"@import|url\(", text)
+    assert page.anchors
+    assert all(anchor.startswith("#") and anchor[1:] in page.ids for anchor in page.anchors)
+    assert len(page.ids) == len(set(page.ids))
+    assert "script" in page.tags
+    assert not re.search(r"<script[^>]*\bsrc=", text)
+
+
+def test_every_figure_is_in_the_page_with_a_description(folder: Path) -> None:
+    page = Page((folder / "runs" / "coded" / "report.html").read_text())
+    analysis = folder / "runs" / "coded" / "analysis"
+    drawn = {path.read_bytes() for path in analysis.glob("*.svg")}
+    shown = {base64.b64decode(str(image["src"]).split(",")[1]) for image in page.images}
+    assert len(drawn) >= 9
+    assert shown == drawn
+    assert all(image["alt"] for image in page.images)
+    assert all(path.with_suffix(".png").exists() for path in analysis.glob("*.svg"))
+    tables = {path.stem for path in analysis.glob("*.csv")}
+    assert {path.stem.removesuffix("_scores") for path in analysis.glob("*.svg")} - {"training"} <= tables
+
+
+def test_page_has_every_class_with_its_path_and_mean_energies(folder: Path) -> None:
+    text = (folder / "runs" / "coded" / "report.html").read_text()
+    page = Page(text)
+    assert [f"class-{k}" for k in range(10)] == [name for name in page.ids if re.fullmatch(r"class-\d+", name)]
+    found = re.search(r'<script type="application/json" id="paths">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    paths: dict[str, Any] = json.loads(found[1])
+    assert [block["name"] for block in paths["blocks"]] == ["s2.1", "s2.2", "s3.1", "s3.2"]
+    for block in paths["blocks"]:
+        scheme = CodingScheme.load(SCHEMES / f"c10_{'5of10' if block['name'].startswith('s2') else '3of10'}.npy")
+        assert block["codewords"] == ["".join(map(str, row)) for row in scheme.table.tolist()]
+        # r E(tbar_n) sums to r N = N_act for every image, and so for their mean; entries have two digits.
+        sums = np.array(block["energies"]).sum(axis=1)
+        np.testing.assert_allclose(sums, scheme.act, atol=0.005 * scheme.length + 1e-6)
+
+
+def test_report_names_what_it_leaves_out_and_a_plain_run_gets_what_applies(folder: Path) -> None:
+    document = json.loads((folder / "coded.json").read_text())
+    assert document["parts"] == [
+        "training",
+        "bc",
+        "specialize",
+        "decode",
+        "calibration",
+        "selective",
+        "activations",
+        "cost",
+    ]
+    assert any("--ood" in reason for reason in document["skipped"])
+    done = run("report", "--run", "plain", "--out", "plain.html", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout)
+    assert plain["parts"] == ["training", "calibration", "selective", "cost"]
+    reasons = "\n".join(plain["skipped"])
+    for part in ("binary classifiers", "specialization", "early decoders", "activations", "h_aug"):
+        assert part in reasons
+    text = (folder / "plain.html").read_text()
+    assert "Left out" in text
+    assert "without schemes" in text
+
+
+def test_an_existing_page_is_kept_without_force(folder: Path) -> None:
+    page = folder / "runs" / "coded" / "report.html"
+    before = page.read_bytes()
+    done = run("report", "--run", "coded", cwd=folder)
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert page.read_bytes() == before
+    done = run("report", "--run", "coded", "--out", "page.txt", cwd=folder)
+    assert done.returncode == 2
+    assert ".html" in done.stderr
+
+
+def test_class_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
+    from PIL import Image
+
+    names = ["<img src=x onerror=alert(1)>", "a&b", 'quote"s', "ж", "plain", "e", "f", "g", "h", "</script>i"]
+    names = [name.replace("/", "\u2215") for name in names]
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in names:
+            for number in range(4):
+                target = tmp_path / "data" / split / name / f"{number}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(target)
+    schemes = ["--scheme", str(SCHEMES / "c10_5of10.npy"), "--scheme", str(SCHEMES / "c10_3of10.npy")]
+    values = ["--data", f"folder:{tmp_path / 'data'}", "--preset", "coded_resnext_tiny", "--epochs", "1"]
+    values += ["--train-size", "8", "--eval-size", "8", "--batch-size", "20", "--num-workers", "0"]
+    values += ["--warmup-epochs", "0", "--cooldown-epochs", "0"]
+    done = run("train", *schemes, *values, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("report", "--num-workers", "0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "runs").glob("*/report.html")
+    page = Page(path.read_text())
+    assert all(str(image["src"]).startswith("data:") for image in page.images)
+    assert len([name for name in page.ids if re.fullmatch(r"class-\d+", name)]) == len(names)
