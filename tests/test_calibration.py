@@ -317,7 +317,7 @@ def result() -> CalibrationResult:
 def test_table_6_is_what_single_fits_and_loops_give(result: CalibrationResult) -> None:
     outputs = made_outputs()
     assert [(row.fit_share, row.method) for row in result.methods] == [
-        (share, method) for share in (0.25, 0.5) for method in ("uncalibrated", "h_T", "h_aug")
+        (share, method) for share in (0.25, 0.5) for method in ("uncalibrated", "h_T", "h_aug", "h_aug, tau >= 0")
     ]
     correct = (outputs.predictions == outputs.targets).tolist()
     for row in result.methods:
@@ -326,7 +326,12 @@ def test_table_6_is_what_single_fits_and_loops_give(result: CalibrationResult) -
             fitted = Temperature()
             if row.method != "uncalibrated":
                 part = Outputs(outputs.logits[fit], outputs.targets[fit], (), outputs.decoded[fit])
-                fitted = fit_temperature(part, augmented=row.method == "h_aug", iterations=120)
+                fitted = fit_temperature(
+                    part,
+                    augmented=row.method.startswith("h_aug"),
+                    positive_taus=row.method.endswith(">= 0"),
+                    iterations=120,
+                )
             highest = fitted.probabilities(outputs.logits[test], outputs.decoded[test]).amax(1)
             errors.append(literal_errors(highest.tolist(), [correct[i] for i in test.tolist()], 15))
             temperatures.append((fitted.temperature, *fitted.taus))
@@ -348,12 +353,12 @@ def test_table_6_goes_to_files_and_figures(result: CalibrationResult) -> None:
     assert document["methods"][2]["taus"] == list(result.methods[2].taus)
     assert document["num_images"] == 400
     rows = result.rows()
-    assert len(rows) == 6
+    assert len(rows) == 8
     assert rows[2]["tau_3"] == result.methods[2].taus[2]
     assert all(type(value) in (str, float) for row in rows for value in row.values())
     figure = draw_calibration(result)
     assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy (%)", "ECE (%)", "MCE (%)"]
-    assert len(figure.axes[1].containers) == 2 * 6  # bars and their deviations
+    assert len(figure.axes[1].containers) == 2 * 8  # bars and their deviations
     heights = [patch.get_height() for patch in figure.axes[1].patches]
     assert heights == pytest.approx([100 * row.ece_mean for row in result.methods])
 

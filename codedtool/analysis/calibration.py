@@ -18,7 +18,8 @@ from codedtool.analysis.temperature import Likelihood, Temperature, check_descen
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
 
-Method = Literal["uncalibrated", "h_T", "h_aug"]
+# "h_aug, tau >= 0" keeps every tau positive: agreement is then never taken for good news.
+Method = Literal["uncalibrated", "h_T", "h_aug", "h_aug, tau >= 0"]
 
 
 class CalibrationError(NamedTuple):
@@ -156,7 +157,7 @@ class CalibrationResult:
     """Table 6 of a run.
 
     Attributes:
-        methods: for every fit share uncalibrated, h_T and h_aug.
+        methods: for every fit share uncalibrated, h_T, h_aug, and h_aug with tau kept positive.
         num_images: images that were split.
         skipped: what was left out, and why.
     """
@@ -167,7 +168,6 @@ class CalibrationResult:
     iterations: int
     lr: float
     num_bins: int
-    positive_taus: bool
     seed: int
     skipped: tuple[str, ...]
 
@@ -200,7 +200,6 @@ def calibrate(
     iterations: int = 600,
     lr: float = 0.1,
     bins: int = 15,
-    positive_taus: bool = False,
     progress: Progress = silent,
 ) -> CalibrationResult:
     """Table 6: fit on one part of random class-stratified splits, measure ECE and MCE on the other.
@@ -222,7 +221,7 @@ def calibrate(
     methods: list[Method] = ["uncalibrated", "h_T"]
     skipped: tuple[str, ...] = ()
     if outputs.decoded.shape[1]:
-        methods.append("h_aug")
+        methods += ["h_aug", "h_aug, tau >= 0"]
     else:
         skipped = ("h_aug: without coded blocks there is no early decoder",)
     likelihood = Likelihood(outputs, progress)
@@ -234,17 +233,15 @@ def calibrate(
             else:
                 temperatures = likelihood.fit(
                     [fit for fit, _ in parts],
-                    augmented=method == "h_aug",
-                    positive_taus=positive_taus,
+                    augmented=method.startswith("h_aug"),
+                    positive_taus=method == "h_aug, tau >= 0",
                     iterations=iterations,
                     lr=lr,
                 )
             tests = [test for _, test in parts]
             phase = f"{method}, {share:.0%} to fit"
             results.append(_measure(outputs, method, share, temperatures, tests, bins, progress, phase))
-    return CalibrationResult(
-        tuple(results), len(outputs.targets), repeats, iterations, lr, bins, positive_taus, seed, skipped
-    )
+    return CalibrationResult(tuple(results), len(outputs.targets), repeats, iterations, lr, bins, seed, skipped)
 
 
 def _measure(

@@ -130,9 +130,7 @@ class SelectiveResult:
         ]
 
 
-def selective(
-    outputs: Outputs, *, seed: int = 0, positive_taus: bool = False, iterations: int = 600, lr: float = 0.1
-) -> SelectiveResult:
+def selective(outputs: Outputs, *, seed: int = 0, iterations: int = 600, lr: float = 0.1) -> SelectiveResult:
     """Compare confidence scores by what the network would get wrong if it answered only where the score is high.
 
     The scores are the highest softmax probability, that of h_aug (eq. 11), and the number of early decoders that agree
@@ -142,7 +140,7 @@ def selective(
     Args:
         outputs: of the validation images.
         seed: of the split.
-        positive_taus, iterations, lr: of the fit, as in `fit_temperature`.
+        iterations, lr: of the fit, as in `fit_temperature`.
 
     Raises:
         InputError: as `stratified_splits` and `fit_temperature`.
@@ -155,7 +153,7 @@ def selective(
     fitted: Temperature | None = None
     skipped: Sequence[str] = ()
     if outputs.decoded.shape[1]:
-        fitted = fit_temperature(_part(outputs, fit), positive_taus=positive_taus, iterations=iterations, lr=lr)
+        fitted = fit_temperature(_part(outputs, fit), iterations=iterations, lr=lr)
         agreeing_n = agreement(judged.logits, judged.decoded).sum(1)
         curves += [
             risk_coverage(correct_n, fitted.confidence(judged.logits, judged.decoded), name="h_aug"),

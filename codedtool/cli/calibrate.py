@@ -24,9 +24,6 @@ def calibrate(
     repeats: Annotated[
         int, typer.Option("--repeats", help="Random splits per share of images to fit on (paper: 41).", min=1)
     ] = 41,
-    positive_taus: Annotated[
-        bool, typer.Option("--positive-taus", help="Keep every tau of h_aug at 0 or above; eq. 11 allows either sign.")
-    ] = False,
     no_download: NoDownload = False,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -43,10 +40,8 @@ def calibrate(
         from codedtool.report.figures_calibration import draw_calibration, draw_risk_coverage
 
         outputs = collect_outputs(subject, subject.data.val, progress=progress)
-        calibrated = calibration.calibrate(
-            outputs, seed=seed, repeats=repeats, positive_taus=positive_taus, progress=progress
-        )
-        selected = selective.selective(outputs, seed=seed, positive_taus=positive_taus)
+        calibrated = calibration.calibrate(outputs, seed=seed, repeats=repeats, progress=progress)
+        selected = selective.selective(outputs, seed=seed)
         progress("drawing", 0, None)
         for name, result, figure in (
             ("calibration", calibrated, draw_calibration(calibrated)),

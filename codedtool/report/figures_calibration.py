@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from codedtool.analysis.selective import SelectiveResult
 
 # Okabe and Ito's colours, which all kinds of colour vision tell apart, with a marker and a dash of their own each.
-_LOOKS: dict[str, tuple[str, str, Literal["-", "--", "-."]]] = {
+_LOOKS: dict[str, tuple[str, str, Literal["-", "--", "-.", ":"]]] = {
     "uncalibrated": ("#555555", "o", "-"),
     "h_T": ("#0072B2", "s", "--"),
     "h_aug": ("#D55E00", "^", "-."),
+    "h_aug, tau >= 0": ("#CC79A7", "v", ":"),
     "softmax": ("#555555", "o", "-"),
     "decoder agreement": ("#009E73", "D", "--"),
 }
 
 # As in the paper: $h_T$ and $h_{aug}$.
-_LABELS = {"h_T": "$h_T$", "h_aug": "$h_{aug}$"}
+_LABELS = {"h_T": "$h_T$", "h_aug": "$h_{aug}$", "h_aug, tau >= 0": r"$h_{aug}$, $\tau \geq 0$"}
 
 
 def draw_calibration(result: CalibrationResult) -> Figure:
