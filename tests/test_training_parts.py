@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
 from codedtool.training.drop import drop_key, drop_mask
 from codedtool.training.optimizer import build_average, build_optimizer
 from codedtool.training.recipe import Recipe
+from codedtool.training.stages import find_sibling
 from codedtool.training.totals import FiniteWatch, Totals, all_finite
 
+SCHEMES = Path(__file__).parent.parent / "schemes"
 CPU = torch.device("cpu")
 WORD = 2**64
 
@@ -116,3 +124,31 @@ def test_the_moving_average_is_off_by_default_and_decays_as_told() -> None:
     nn.init.constant_(network.weight, 5.0)
     average.update_parameters(network)
     assert average.module.weight.item() == pytest.approx(0.75 * 1.0 + 0.25 * 5.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("c10_5of10", "c10_3of10"),
+        ("in1k_16of32", "in1k_8of32"),
+        ("in1k_16of32_h12", "in1k_8of32_h8"),
+        ("in1k_8of32_h8", "in1k_16of32_h12"),
+        ("in1k_8of32_joint", "in1k_16of32"),
+        ("c100_4of20_joint", "c100_8of20"),
+    ],
+)
+def test_the_sibling_is_of_the_same_name_or_the_one_the_rows_were_ordered_for(given: str, expected: str) -> None:
+    path = SCHEMES / f"{given}.npy"
+    other = CodingScheme.load(SCHEMES / f"{expected}.npy")
+    found = find_sibling(CodingScheme.load(path), path, other.ratio)
+    assert found is not None
+    assert found[1].stem == expected
+    assert found[0] == other
+
+
+def test_schemes_that_fit_equally_well_are_not_guessed_between(tmp_path: Path) -> None:
+    shutil.copy(SCHEMES / "c10_5of10.npy", tmp_path / "one.npy")
+    for name in ("a", "b"):
+        shutil.copy(SCHEMES / "c10_3of10.npy", tmp_path / f"{name}.npy")
+    with pytest.raises(InputError, match="several schemes of ratio 3/10"):
+        find_sibling(CodingScheme.load(tmp_path / "one.npy"), tmp_path / "one.npy", Fraction(3, 10))

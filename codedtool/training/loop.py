@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from codedtool.budget import Budget, Progress
 from codedtool.data import Augmentation, Batch, ImageData, normalize, num_train_batches, train_batches
+from codedtool.errors import InputError
 from codedtool.models.network import CodedResNeXt
 from codedtool.training.board import Board
 from codedtool.training.drop import drop_key, drop_mask
@@ -170,6 +172,12 @@ class Trainer:
             self.average.n_averaged.fill_(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.runtime.restore(state["runtime"])
+        if state["world_size"] != self.runtime.world_size and self.runtime.is_main:
+            warnings.warn(
+                f"the checkpoint was written by {state['world_size']} processes, this run has "
+                f"{self.runtime.world_size}: BatchNorm sees other batches, so the run goes on, but not bit for bit",
+                stacklevel=2,
+            )
         self.epoch, self.step = state["epoch"], state["step"]
         self.best_accuracy = state["best_accuracy"]
         self.history = list(state["history"])
@@ -212,10 +220,16 @@ class Trainer:
         """One optimizer step; the losses of micro-batches and ranks are shares of the mean over the global batch.
 
         With several micro-batches the gradients are those of the whole batch, except that BatchNorm normalises, and
-        counts into its running statistics, each micro-batch by itself.
+        counts into its running statistics, each micro-batch by itself. Where unreadable images were left out, the
+        shares stay those of the whole batch, so that such a step is a little smaller.
         """
         recipe, runtime = self.recipe, self.runtime
-        micro = recipe.micro_batch or max(len(targets), 1)
+        if not len(targets):
+            raise InputError(
+                f"no image of a batch of epoch {self.epoch + 1} can be read: --skip-bad-images is for a few bad files; "
+                "look at the data set"
+            )
+        micro = recipe.micro_batch or len(targets)
         parts = list(zip(images.split(micro), targets.split(micro), indices.split(micro), strict=True))
         for number, part in enumerate(parts, start=1):
             images_BCHW, targets_B, indices_B = (runtime.put(tensor) for tensor in part)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from codedtool.coding.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.models.presets import PRESETS, assign_schemes, get_preset, preset_for
@@ -104,10 +105,11 @@ def assign(
 def find_sibling(scheme: CodingScheme, path: Path, ratio: Fraction) -> tuple[CodingScheme, Path] | None:
     """The scheme of ratio ``ratio`` and the same K and N in the folder of ``path``; None where there is none.
 
-    The file of the same name but for the ratio (c100_8of20 beside c100_4of20) goes before any other.
+    The file of the same name but for the ratio (c100_8of20 beside c100_4of20) goes before any other; of several others,
+    the one whose rows, side by side with these, lie farthest apart: the one that was ordered for them.
 
     Raises:
-        InputError: several fit and none has that name.
+        InputError: several fit equally well.
     """
     act = int(ratio * scheme.length)
     named = path.with_name(path.name.replace(f"{scheme.act}of{scheme.length}", f"{act}of{scheme.length}"))
@@ -123,6 +125,11 @@ def find_sibling(scheme: CodingScheme, path: Path, ratio: Fraction) -> tuple[Cod
             continue  # a file that is no scheme is no sibling
         if _shape(other) == (scheme.num_classes, scheme.length, act):
             matches.append((other, candidate))
+    if len(matches) > 1:
+        # By the joint minimum distance, then by how few pairs are at it.
+        closeness = [next(iter(joint_distance_histogram([scheme, other]).items())) for other, _ in matches]
+        best = max(closeness, key=lambda pair: (pair[0], -pair[1]))
+        matches = [match for match, pair in zip(matches, closeness, strict=True) if pair == best]
     if len(matches) > 1:
         names = ", ".join(str(candidate) for _, candidate in matches)
         raise InputError(

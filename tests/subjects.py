@@ -1,0 +1,86 @@
+"""Subjects of the analyses without a training: networks as after one, in a run that has no checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from codedtool.analysis.subject import Subject
+from codedtool.coding.scheme import CodingScheme
+from codedtool.data import ImageData, Normalization, Split
+from codedtool.models import CodedResNeXt
+from codedtool.training.recipe import recipe_for
+from codedtool.training.run import Run
+from codedtool.training.runtime import TorchRuntime
+
+SCHEMES = Path(__file__).parent.parent / "schemes"
+NORMALIZATION = Normalization((0.4, 0.5, 0.6), (0.25, 0.3, 0.35))
+
+
+def shipped(name: str) -> CodingScheme:
+    """A shipped scheme."""
+    return CodingScheme.load(SCHEMES / f"{name}.npy")
+
+
+def tiny_schemes() -> dict[str, CodingScheme]:
+    """Stage -> scheme, for the tiny preset."""
+    return {"s2": shipped("c10_5of10"), "s3": shipped("c10_3of10")}
+
+
+def randomize(network: CodedResNeXt, seed: int = 5) -> CodedResNeXt:
+    """Weights and statistics as after some training: the last BatchNorms no longer hide the blocks."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            fan_in = parameter[0].numel()
+            parameter.data = torch.randn(parameter.shape, generator=generator) * (2 / fan_in) ** 0.5
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.running_mean, -0.5)):
+                tensor.data = torch.rand(tensor.shape, generator=generator) + low
+    return network.eval()
+
+
+def noise(num_classes: int, per_class: int, *, size: int = 8, seed: int = 0) -> Split:
+    """Images of noise, whose classes come in no order."""
+    rng = np.random.default_rng(seed)
+    targets = rng.permutation(np.repeat(np.arange(num_classes, dtype=np.int64), per_class))
+    return Split(rng.integers(0, 256, (len(targets), size, size, 3), dtype=np.uint8), targets)
+
+
+def noisy_data(classes: tuple[str, ...], *, train: int, val: int, name: str = "noise", seed: int = 0) -> ImageData:
+    """A data set of noise with ``train`` and ``val`` images per class."""
+    return ImageData(
+        name=name,
+        description=name,
+        classes=classes,
+        train=noise(len(classes), train, seed=2 * seed),
+        val=noise(len(classes), val, seed=2 * seed + 1),
+        normalization=NORMALIZATION,
+    )
+
+
+def make_subject(
+    folder: Path,
+    network: CodedResNeXt,
+    data: ImageData,
+    *,
+    schemes: Mapping[str, CodingScheme],
+    preset: str = "coded_resnext_tiny",
+    name: str = "run",
+    batch_size: int = 16,
+) -> Subject:
+    """A subject around a network and a data set."""
+    recipe = recipe_for("digits").with_values({"preset": preset, "batch_size": batch_size, "device": "cpu"})
+    run = Run.create(recipe, schemes, data.classes, data.normalization, name=name, folder=folder)
+    runtime = TorchRuntime(recipe, "cpu")
+    return Subject(run, network, recipe, runtime, "e0001s000000", lambda: data)
+
+
+def with_batches_of(subject: Subject, batch_size: int) -> Subject:
+    """The subject, in batches of another size."""
+    return replace(subject, recipe=subject.recipe.with_values({"batch_size": batch_size}))
