@@ -45,6 +45,22 @@ def randomize(network: CodedResNeXt, seed: int = 5) -> CodedResNeXt:
     return network.eval()
 
 
+@torch.no_grad()
+def settle(network: CodedResNeXt, images: torch.Tensor) -> CodedResNeXt:
+    """Fit the statistics and the linear layer's offset to ``images``, so that all kinds of answers occur among them."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    pooled: list[torch.Tensor] = []
+    handle = network.fc.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+    network.train()(images)
+    network.eval()(images)
+    handle.remove()
+    mean = pooled[-1].mean(0)
+    network.fc.weight -= torch.outer(network.fc.weight @ mean, mean) / (mean @ mean)
+    return network
+
+
 def noise(num_classes: int, per_class: int, *, size: int = 8, seed: int = 0) -> Split:
     """Images of noise, whose classes come in no order."""
     rng = np.random.default_rng(seed)

@@ -27,7 +27,7 @@ SHIPPED = {
     "c100_4of20": (100, 20, 4, 4),
     "in1k_16of32": (1000, 32, 16, 10),
     "in1k_8of32": (1000, 32, 8, 6),
-    "c10_3of10_joint": (10, 10, 3, 4),
+    "c10_5of10_joint": (10, 10, 5, 4),
     "c100_4of20_joint": (100, 20, 4, 4),
     "in1k_8of32_joint": (1000, 32, 8, 6),
     "in1k_16of32_h12": (1000, 32, 16, 12),
@@ -36,7 +36,7 @@ SHIPPED = {
 
 # name -> (the scheme whose rows it is ordered for, joint minimum distance); the paper's pairs have 8, 12 and 16.
 JOINT = {
-    "c10_3of10_joint": ("c10_5of10", 8),
+    "c10_5of10_joint": ("c10_3of10", 10),
     "c100_4of20_joint": ("c100_8of20", 12),
     "in1k_8of32_joint": ("in1k_16of32", 20),
     "in1k_8of32_h8": ("in1k_16of32_h12", 20),

@@ -130,6 +130,7 @@ def test_the_moving_average_is_off_by_default_and_decays_as_told() -> None:
     ("given", "expected"),
     [
         ("c10_5of10", "c10_3of10"),
+        ("c10_5of10_joint", "c10_3of10"),
         ("in1k_16of32", "in1k_8of32"),
         ("in1k_16of32_h12", "in1k_8of32_h8"),
         ("in1k_8of32_h8", "in1k_16of32_h12"),

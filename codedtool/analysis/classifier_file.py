@@ -147,11 +147,11 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
         )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{description} and {weights} are not one binary classifier: {reason}") from None
 
 
 def _lone_class(word: list[int]) -> CodingScheme:
     """A scheme whose first row is ``word``; a scheme has two rows, and the other, a rotation, is never looked at."""
-    return CodingScheme(np.array([word, np.roll(word, 1)], dtype=np.uint8))
+    return CodingScheme(np.stack([np.asarray(word), np.roll(word, 1)]))

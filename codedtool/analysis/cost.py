@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,7 +31,7 @@ class NetworkCost:
     Attributes:
         name: coded, plain or binary classifier.
         parameters: all of them.
-        parameters_without_projections: without the 1x1 convolutions and BatchNorms of projection shortcuts.
+        parameters_without_projections: without the 1x1 convolutions of projection shortcuts.
         macs: multiply-adds of one image's forward pass, by torch's counter (which counts two operations for each).
         kept_bytes: what autograd keeps of one image for the backward pass, beyond the parameters.
         peak_bytes: highest memory allocated in a training step of one batch; None off CUDA.
@@ -86,11 +87,16 @@ class CostResult:
 
 
 def count_parameters(network: CodedResNeXt, *, projections: bool = True) -> int:
-    """Parameters of a network, with or without those of its projection shortcuts."""
+    """Parameters of a network, with or without the 1x1 convolutions of its projection shortcuts."""
     total = sum(parameter.numel() for parameter in network.parameters())
     if projections:
         return total
-    return total - sum(parameter.numel() for block in network.blocks for parameter in block.shortcut.parameters())
+    return total - sum(
+        module.weight.numel()
+        for block in network.blocks
+        for module in block.shortcut.modules()
+        if isinstance(module, nn.Conv2d)
+    )
 
 
 @torch.no_grad()

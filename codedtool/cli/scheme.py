@@ -102,6 +102,7 @@ def scheme(
     if target is not None:
         _refuse_target(target, force=force)
 
+    from codedtool.coding.joint_words import choose_jointly
     from codedtool.coding.pairing import order_jointly
     from codedtool.coding.search import SearchInterrupted, find_scheme, scheme_from_words
 
@@ -127,6 +128,11 @@ def scheme(
             else:
                 result = scheme_from_words(words.split(","), num_classes, length, act, distance, progress=progress)
             if companions:
+                chosen = None
+                if words is None:
+                    chosen = choose_jointly(result.scheme, companions, seed=seed, budget=budget, progress=progress)
+                if chosen is not None:
+                    result = result.with_scheme(chosen, "CP-SAT, with the other schemes")
                 joint = order_jointly(result.scheme, companions, seed=seed, budget=budget, progress=progress)
                 result = dataclasses.replace(result, scheme=joint.scheme)
     except SearchInterrupted as interruption:

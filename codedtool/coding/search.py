@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -75,6 +75,16 @@ class SchemeResult:
     def hmin_is_optimal(self) -> bool:
         """Whether K words at distance H_min + 2 are proved impossible."""
         return self.next_bound.best < self.scheme.num_classes
+
+    def with_scheme(self, scheme: CodingScheme, selection: str) -> SchemeResult:
+        """This result with other words of the same K, N and N_act, and the bounds at their distance."""
+        return replace(
+            self,
+            scheme=scheme,
+            selection=selection,
+            bound=upper_bound(scheme.length, scheme.act, scheme.min_distance),
+            next_bound=upper_bound(scheme.length, scheme.act, scheme.min_distance + 2),
+        )
 
     def provenance(self) -> dict[str, Any]:
         """What a scheme's JSON records beside the table's own figures; the same for the same seed and versions."""

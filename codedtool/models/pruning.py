@@ -83,7 +83,7 @@ def class_row(network: CodedResNeXt, class_index: int) -> nn.Linear:
     # On "meta" nothing is drawn for weights that are replaced at once.
     linear = nn.Linear(row.shape[1], 1, bias=False, device="meta")
     linear.weight = nn.Parameter(row.clone())
-    return linear
+    return linear.train(network.fc.training)
 
 
 def prune_block(block: ResNeXtBlock, scheme: CodingScheme, class_index: int) -> ResNeXtBlock:

@@ -1,0 +1,79 @@
+"""Words chosen for their joint distance: the figures that are kept, the bound, and what is out of reach."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codedtool.budget import Budget
+from codedtool.coding.joint_words import choose_jointly, highest_joint_distance
+from codedtool.coding.scheme import CodingScheme
+
+SCHEMES = Path(__file__).parent.parent / "schemes"
+
+
+def joint_distances(*schemes: CodingScheme) -> list[int]:
+    side_by_side = np.hstack([scheme.table for scheme in schemes])
+    return [int((a != b).sum()) for a, b in combinations(side_by_side, 2)]
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[CodingScheme, CodingScheme]:
+    return CodingScheme.load(SCHEMES / "c10_5of10.npy"), CodingScheme.load(SCHEMES / "c10_3of10.npy")
+
+
+def test_cifar10_gets_the_highest_joint_distance_that_even_columns_allow(
+    pair: tuple[CodingScheme, CodingScheme],
+) -> None:
+    five, three = pair
+    assert min(joint_distances(five, three)) == 8
+    chosen = choose_jointly(five, [three])
+    assert chosen is not None
+    assert (chosen.num_classes, chosen.length, chosen.act) == (10, 10, 5)
+    assert (chosen.s_min, chosen.s_max) == (5, 5)
+    assert chosen.min_distance >= five.min_distance
+    # The mean over pairs is 460 / 45 = 10.2 for any schemes with these columns.
+    assert min(joint_distances(chosen, three)) == highest_joint_distance([five, three]) == 10
+    assert choose_jointly(five, [three]) == chosen
+
+
+def test_no_words_of_the_other_stage_do_as_well(pair: tuple[CodingScheme, CodingScheme]) -> None:
+    five, three = pair
+    # 20 pairs of table 4's 5/10 words are at distance 4; only 15 pairs of 3/10 words can be at 6.
+    chosen = choose_jointly(three, [five])
+    assert chosen is None or min(joint_distances(five, chosen)) == 8
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(3, 12), st.integers(3, 9))
+@settings(max_examples=60, deadline=None)
+def test_the_bound_holds_for_any_schemes(seed: int, num_classes: int, length: int) -> None:
+    rng = np.random.default_rng(seed)
+    schemes = []
+    for _ in range(2):
+        act = int(rng.integers(1, length))
+        words = list(combinations(range(length), act))
+        if len(words) < num_classes:
+            return
+        table = np.zeros((num_classes, length), dtype=np.uint8)
+        for row, index in enumerate(rng.choice(len(words), num_classes, replace=False)):
+            table[row, list(words[index])] = 1
+        schemes.append(CodingScheme(table))
+    assert min(joint_distances(*schemes)) <= highest_joint_distance(schemes)
+
+
+def test_many_classes_uneven_columns_and_a_spent_budget_are_left_alone(
+    pair: tuple[CodingScheme, CodingScheme],
+) -> None:
+    five, three = pair
+    hundred = [CodingScheme.load(SCHEMES / f"c100_{name}.npy") for name in ("4of20", "8of20")]
+    assert choose_jointly(hundred[0], hundred[1:]) is None
+    uneven = CodingScheme(np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1]], dtype=np.uint8))
+    assert choose_jointly(uneven, [uneven]) is None
+    budget = Budget()
+    budget.interrupt()
+    assert choose_jointly(five, [three], budget=budget) is None
