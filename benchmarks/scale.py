@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from benchmarks.machine import describe_machine
 from codedtool.budget import Budget
 from codedtool.coding.cyclic import linear_code_words
-from codedtool.coding.orbits import choose_even, orbit_code
+from codedtool.coding.even_choice import choose_even
+from codedtool.coding.orbits import orbit_code
 from codedtool.coding.sampler import sample_words
 from codedtool.coding.words import distance_histogram, words_to_table
 

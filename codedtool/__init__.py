@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from codedtool.coding.bounds import bounds_table as bounds_table
     from codedtool.coding.bounds import upper_bound as upper_bound
+    from codedtool.coding.result import SchemeResult as SchemeResult
     from codedtool.coding.scheme import CodingScheme as CodingScheme
-    from codedtool.coding.search import SchemeResult as SchemeResult
     from codedtool.coding.search import find_scheme as find_scheme
     from codedtool.coding.verify import verify_scheme as verify_scheme
 
@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CodingScheme": "codedtool.coding.scheme",
-    "SchemeResult": "codedtool.coding.search",
+    "SchemeResult": "codedtool.coding.result",
     "bounds_table": "codedtool.coding.bounds",
     "find_scheme": "codedtool.coding.search",
     "upper_bound": "codedtool.coding.bounds",

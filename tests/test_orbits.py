@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from codedtool.budget import Budget, silent
 from codedtool.coding import orbits_kernels
 from codedtool.coding.cyclic import _Halves, _Span, exponents_for, extended_cyclic_basis, linear_code_words, shortened
+from codedtool.coding.even_choice import choose_balanced_union, choose_even
 from codedtool.coding.groups import catalogue
-from codedtool.coding.orbits import choose_balanced_union, choose_even, orbit_code
+from codedtool.coding.orbits import orbit_code
 from codedtool.coding.words import distance_histogram, words_to_table
 from codedtool.errors import InputError
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from codedtool.budget import Budget
-from codedtool.coding.search import SchemeResult, SearchInterrupted, find_scheme
+from codedtool.coding.result import SchemeResult, SearchInterrupted
+from codedtool.coding.search import find_scheme
 from codedtool.errors import InfeasibleError, InputError
 
 

@@ -123,6 +123,21 @@ class ClassifiersResult:
         """Flat rows, for a CSV."""
         return [one.row() for one in self.classifiers]
 
+    def score_rows(self) -> list[dict[str, Any]]:
+        """The histograms bin by bin, for a CSV."""
+        return [
+            {
+                "class": one.class_name,
+                "from": one.edges[number],
+                "to": one.edges[number + 1],
+                "positives": one.positives[number],
+                "negatives": one.negatives[number],
+            }
+            | ({} if one.ood is None else {"ood": one.ood[number]})
+            for one in self.histograms
+            for number in range(len(one.positives))
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
         return {

@@ -80,6 +80,7 @@ def bc(
         save_csv(subject.run, name, result.rows())
         if everything:
             save_figure(subject.run, name, draw_classifiers(result))
+        save_csv(subject.run, f"{name}_scores", result.score_rows())
         save_figure(subject.run, f"{name}_scores", draw_scores(result))
         if target is not None:
             mine = result.classifiers[0]

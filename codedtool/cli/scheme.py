@@ -26,8 +26,8 @@ from codedtool.files import refuse_existing
 
 if TYPE_CHECKING:
     from codedtool.coding.pairing import JointOrder
+    from codedtool.coding.result import SchemeResult
     from codedtool.coding.scheme import CodingScheme
-    from codedtool.coding.search import SchemeResult
 
 
 @verb
@@ -104,7 +104,8 @@ def scheme(
 
     from codedtool.coding.joint_words import choose_jointly
     from codedtool.coding.pairing import order_jointly
-    from codedtool.coding.search import SearchInterrupted, find_scheme, scheme_from_words
+    from codedtool.coding.result import SearchInterrupted
+    from codedtool.coding.search import find_scheme, scheme_from_words
 
     companions = _load_companions(others or [], num_classes)
     joint = None
