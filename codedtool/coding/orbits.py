@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from codedtool.budget import Budget, Progress, StopReason, silent
 from codedtool.coding.bounds import upper_bound
+from codedtool.coding.even_choice import choose_balanced_union
 from codedtool.coding.groups import PermutationGroup, catalogue
 from codedtool.errors import InputError
 
