@@ -34,7 +34,15 @@ def scheme_arguments(K: int, N: int, act: int, hmin: int | str, *more: str) -> l
     return ["scheme", "--K", str(K), "--N", str(N), "--act", str(act), "--hmin", str(hmin), *more]
 
 
-@pytest.mark.parametrize("verb", [[], ["scheme"], ["scheme", "assign"], ["verify"], ["bounds"], ["train"], ["eval"]])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        [],
+        ["scheme", "assign"],
+        *([name] for name in "scheme verify bounds train eval bc specialize decode calibrate activations".split()),
+        *([name] for name in "cost predict report export sweep".split()),
+    ],
+)
 def test_help_answers_without_importing_anything_heavy(verb: list[str], tmp_path: Path) -> None:
     probe = (
         "import sys; from codedtool.cli import app\n"
@@ -61,32 +69,37 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         name: sorted(option for parameter in command.params for option in parameter.opts if option.startswith("-"))
         for name, command in commands.items()
     }
-    assert flags == {
-        "scheme": sorted(
-            "--K --N --act --hmin --out --method --refine --words --with --time-limit --seed --force --json --quiet -q"
-            "".split()
-        ),
-        "scheme assign": sorted("--scheme --similarity --repel --out --seed --force --json --quiet -q".split()),
-        "verify": sorted("--K --N --act --hmin --max-spread --json --quiet -q".split()),
-        "bounds": sorted("--K --N --act --json --quiet -q".split()),
-        "train": sorted(
-            [
-                *"--scheme --stages --uncoded-stages --config --run-name --resume --checkpoint --no-download".split(),
-                *"--json --quiet -q".split(),
-                *"--data --preset --epochs --batch-size --micro-batch --lr --min-lr --warmup-epochs".split(),
-                *"--warmup-lr --cooldown-epochs --momentum --nesterov --weight-decay --norm-decay".split(),
-                *"--label-smoothing --mu".split(),
-                *"--p-drop --exponent --crop-padding --random-resized-crop --flip --randaugment --erasing".split(),
-                *"--erasing-count --train-size --eval-size --ema-decay --sync-bn --skip-bad-images --seed".split(),
-                *"--precision --channels-last --compile --data-dir --device --num-workers --checkpoint-minutes".split(),
-                "--tensorboard",
-            ]
-        ),
-        "eval": sorted(
-            "--run --checkpoint --no-download --json --quiet -q --data --data-dir --skip-bad-images --eval-size "
-            "--batch-size --precision --channels-last --device --num-workers".split()
-        ),
+    talk = "--json --quiet -q"
+    recipe = (
+        "--data --preset --epochs --batch-size --micro-batch --lr --min-lr --warmup-epochs --warmup-lr "
+        "--cooldown-epochs --momentum --nesterov --weight-decay --norm-decay --label-smoothing --mu --p-drop "
+        "--exponent --crop-padding --random-resized-crop --flip --randaugment --erasing --erasing-count --train-size --eval-size "
+        "--ema-decay --sync-bn --skip-bad-images --seed --precision --channels-last --compile --data-dir --device "
+        "--num-workers --checkpoint-minutes --tensorboard"
+    )
+    of_run = (
+        "--run --checkpoint --no-download --data --data-dir --skip-bad-images --eval-size --batch-size --precision "
+        "--channels-last --device --num-workers"
+    )
+    expected = {
+        "scheme": "--K --N --act --hmin --out --method --refine --words --with --time-limit --seed --force",
+        "scheme assign": "--scheme --similarity --repel --out --seed --force",
+        "verify": "--K --N --act --hmin --max-spread",
+        "bounds": "--K --N --act",
+        "train": f"--scheme --stages --uncoded-stages --config --run-name --resume --checkpoint --no-download {recipe}",
+        "eval": of_run,
+        "bc": f"{of_run} --class --compare --ood --out --force --seed",
+        "specialize": f"{of_run} --block --repeats --seed",
+        "decode": f"{of_run} --exit",
+        "calibrate": f"{of_run} --seed --repeats",
+        "activations": f"{of_run} --block --subnns",
+        "cost": f"{of_run} --class",
+        "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data-dir --device",
+        "report": f"{of_run} --compare --ood --out --force --seed",
+        "export": "--run --checkpoint --bc --format --out --force",
+        "sweep": f"--vary --name --seeds --scheme --stages --uncoded-stages --config --no-download {recipe}",
     }
+    assert flags == {name: sorted(f"{text} {talk}".split()) for name, text in expected.items()}
 
 
 def test_shell_completion_offers_the_verbs(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from codedtool.models.pruning import extract_binary_classifier
 _TIMED_BATCH = {"cpu": 16, "cuda": 256}
 _TIMED_ROUNDS = 7
 
+# Table 5: billions of multiply-adds (counted by fvcore, with elementwise operations) of (preset, pixels).
+PAPER_GMACS = {("coded_resnext50_32x4d", 160): {"plain": 2.196, "coded": 2.269}}
+
 
 @dataclass(frozen=True)
 class NetworkCost:
@@ -59,6 +62,11 @@ class CostResult:
     networks: tuple[NetworkCost, ...]
     skipped: tuple[str, ...]
 
+    @property
+    def paper_gmacs(self) -> dict[str, float]:
+        """Table 5's figures, network by network, where it has this preset at this size."""
+        return PAPER_GMACS.get((self.preset, self.image_size), {})
+
     def rows(self) -> list[dict[str, Any]]:
         """One row per network; every ratio is against the first."""
         first = self.networks[0]
@@ -70,6 +78,7 @@ class CostResult:
                 / first.parameters_without_projections,
                 "macs_ratio": cost.macs / first.macs,
                 "speed_ratio": cost.images_per_second / first.images_per_second,
+                "paper_gmacs": self.paper_gmacs.get(cost.name),
             }
             for cost in self.networks
         ]

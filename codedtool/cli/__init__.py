@@ -21,6 +21,7 @@ from codedtool.cli import (
     report,
     scheme,
     specialize,
+    sweep,
     train,
     verify,
 )
@@ -65,6 +66,7 @@ app.command("cost")(cost.cost)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("sweep")(sweep.sweep)
 
 
 def main() -> None:

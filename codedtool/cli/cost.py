@@ -58,5 +58,8 @@ def _describe(result: CostResult, *, to_stderr: bool) -> None:
             "-" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f}",
         )
     print_table(table, to_stderr=to_stderr)
+    if result.paper_gmacs:
+        figures = ", ".join(f"{name} {gmacs:.3f}" for name, gmacs in result.paper_gmacs.items())
+        say(f"the paper's table 5 (fvcore): {figures} GMACs", to_stderr=to_stderr)
     for reason in result.skipped:
         say(f"skipped: {reason}", to_stderr=to_stderr)

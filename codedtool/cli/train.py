@@ -32,6 +32,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Checkpoint = Annotated[
     Literal["best", "last", "previous"], typer.Option("--checkpoint", help="Which checkpoint of the run.")
 ]
+SchemeFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--scheme", help="A scheme's .npy; repeat it to give every coded stage its own."),
+]
+StageNames = Annotated[
+    str | None,
+    typer.Option("--stages", help="Stages of the --scheme options in their order, as s2,s3.", show_default="by ratio"),
+]
+UncodedStages = Annotated[
+    str | None, typer.Option("--uncoded-stages", help="Coded stages of the preset to leave plain, as s2.")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of recipe values; flags win over it.")]
 NoDownload = Annotated[bool, typer.Option("--no-download", help="Never fetch a data set that is not there.")]
 
 
@@ -76,22 +88,10 @@ def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
 @verb
 @with_recipe_flags()
 def train(
-    schemes: Annotated[
-        list[Path] | None,
-        typer.Option("--scheme", help="A scheme's .npy; repeat it to give every coded stage its own."),
-    ] = None,
-    stages: Annotated[
-        str | None,
-        typer.Option(
-            "--stages", help="Stages of the --scheme options in their order, as s2,s3.", show_default="by ratio"
-        ),
-    ] = None,
-    uncoded_stages: Annotated[
-        str | None, typer.Option("--uncoded-stages", help="Coded stages of the preset to leave plain, as s2.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file of recipe values; flags win over it.")
-    ] = None,
+    schemes: SchemeFiles = None,
+    stages: StageNames = None,
+    uncoded_stages: UncodedStages = None,
+    config: Config = None,
     run_name: Annotated[
         str | None, typer.Option("--run-name", help="Folder under runs/.", show_default="the data set and a number")
     ] = None,
@@ -126,7 +126,7 @@ def train(
                     progress=progress,
                 )
             else:
-                recipe, assignment = _resolve(schemes, stages, uncoded_stages, config, given)
+                recipe, assignment = resolve(schemes, stages, uncoded_stages, config, given)
                 for line in assignment.lines() if main else ():
                     say(line, to_stderr=json_output)
                 provenance = {"command": shlex.join(["codedtool", *sys.argv[1:]]), **assignment.provenance()}
@@ -149,7 +149,7 @@ def train(
     _describe(result, to_stderr=json_output)
 
 
-def _resolve(
+def resolve(
     schemes: list[Path] | None, stages: str | None, uncoded: str | None, config: Path | None, given: dict[str, Any]
 ) -> tuple[Recipe, Assignment]:
     """The recipe (flags win over the config file, that over the data set's recipe), and which scheme goes where."""

@@ -1,0 +1,207 @@
+"""A grid of trainings and what varies with it (figure 5, sections 3.1.2 and appendix D): resumable, seeds repeated."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from codedtool.analysis.artifacts import artifact_path, save_json, write_csv, write_figure, write_json
+from codedtool.analysis.bc import CODED, evaluate_classifiers
+from codedtool.analysis.subject import opened_run
+from codedtool.budget import Budget, Progress, silent
+from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
+from codedtool.training.loop import Interrupted
+from codedtool.training.recipe import Recipe, check_key, value_types
+from codedtool.training.run import Run
+from codedtool.training.train import resume, train
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One combination of varied values, over all seeds; standard deviations are a sample's, 0 for one seed.
+
+    Attributes:
+        values: key -> value.
+        figures: name -> (mean, standard deviation) over seeds, 0..1: accuracy (after the last epoch), the early decoder
+            of every coded block, and bc_f1, the mean F1 of the binary classifiers.
+        runs: the runs' folders, one per seed.
+    """
+
+    values: dict[str, Any]
+    figures: dict[str, tuple[float, float]]
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The grid, point by point."""
+
+    folder: Path
+    varied: tuple[str, ...]
+    seeds: tuple[int, ...]
+    points: tuple[SweepPoint, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per point, with mean and deviation of every figure."""
+        return [
+            point.values
+            | {
+                f"{name}{suffix}": value
+                for name, pair in point.figures.items()
+                for suffix, value in zip(("", "_std"), pair, strict=True)
+            }
+            for point in self.points
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "folder": str(self.folder),
+            "varied": list(self.varied),
+            "seeds": list(self.seeds),
+            "points": [row | {"runs": list(p.runs)} for row, p in zip(self.rows(), self.points, strict=True)],
+        }
+
+
+def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
+    """``mu=0,1,2`` -> ("mu", (0.0, 1.0, 2.0)).
+
+    Raises:
+        InputError: not of this form, no key of the recipe (the nearest is named), or a value of another type.
+    """
+    name, equals, values = text.partition("=")
+    key = name.strip().replace("-", "_")
+    if not equals or not values.strip():
+        raise InputError(f"--vary {text!r} is not of the form mu=0,1,2")
+    check_key(key, value_types(), what="--vary")
+    if key == "seed":
+        raise InputError("--vary seed: seeds are repeated at every point of the grid; give their number with --seeds")
+    kind = value_types()[key]
+    found: list[Any] = []
+    for part in (part.strip() for part in values.split(",")):
+        try:
+            if kind is bool:
+                found.append({"true": True, "false": False}[part.lower()])
+            else:
+                found.append(kind(part))
+        except (ValueError, KeyError):
+            raise InputError(f"--vary {key}: {part!r} is no {kind.__name__}") from None
+    if len(set(found)) < len(found):
+        raise InputError(f"--vary {key}: a value is given twice")
+    return key, tuple(found)
+
+
+def sweep(
+    recipe: Recipe,
+    schemes: Mapping[str, CodingScheme],
+    vary: Mapping[str, Sequence[Any]],
+    *,
+    folder: Path,
+    num_seeds: int = 1,
+    download: bool = True,
+    budget: Budget | None = None,
+    progress: Progress = silent,
+) -> SweepResult:
+    """Train every combination of values for every seed; runs that are there already are taken, or gone on with.
+
+    Args:
+        recipe, schemes: what all runs share.
+        vary: key of the recipe -> values.
+        folder: holds one run per combination and seed.
+        num_seeds: seeds recipe.seed, recipe.seed + 1, ...
+        budget: asking it to stop saves a checkpoint and raises `Interrupted`; the same call goes on from there.
+
+    Raises:
+        InputError: as `train` does; or a run in ``folder`` that was trained with other values.
+        Interrupted: as above.
+    """
+    if not vary:
+        raise InputError("nothing varies: pass --vary KEY=VALUE,VALUE")
+    budget = budget or Budget()
+    seeds = tuple(recipe.seed + number for number in range(num_seeds))
+    combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
+    # A value out of its range is said before the first training.
+    recipes = [recipe.with_values(values) for values in combinations]
+    points = []
+    for number, (values, varied) in enumerate(zip(combinations, recipes, strict=True)):
+        figures, runs = [], []
+        for seed in seeds:
+            name = "_".join([*(f"{key}={value}" for key, value in values.items()), f"seed={seed}"]).replace("/", "-")
+            progress("sweep", number * len(seeds) + seeds.index(seed), len(recipes) * len(seeds), name)
+            run = _trained(
+                varied.with_values({"seed": seed}),
+                schemes,
+                name,
+                folder,
+                download=download,
+                budget=budget,
+                progress=progress,
+            )
+            figures.append(_figures(run, download=download, progress=progress))
+            runs.append(str(run.path))
+            if budget.stop_reason() is not None:
+                raise Interrupted(f"the runs so far are in {folder}; the same command goes on")
+        pairs = {
+            key: (mean(measured), stdev(measured) if len(measured) > 1 else 0.0)
+            for key in figures[0]
+            if (measured := [one[key] for one in figures])
+        }
+        points.append(SweepPoint(dict(combinations[number]), pairs, tuple(runs)))
+    return SweepResult(folder, tuple(vary), seeds, tuple(points))
+
+
+def _trained(
+    recipe: Recipe,
+    schemes: Mapping[str, CodingScheme],
+    name: str,
+    folder: Path,
+    *,
+    download: bool,
+    budget: Budget,
+    progress: Progress,
+) -> Run:
+    """The run called ``name``, trained to its end now or before."""
+    if not (folder / name).exists():
+        return train(
+            recipe, schemes, run_name=name, folder=folder, download=download, budget=budget, progress=progress
+        ).run
+    run = Run.load(name, folder=folder)
+    different = run.recipe.differences(recipe, only_result=True)
+    if different or run.schemes != schemes:
+        what = ", ".join(f"{key} {mine!r} instead of {given!r}" for key, (mine, given) in different.items())
+        raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another --name")
+    if len(run.metrics()) < recipe.epochs:
+        return resume(run, download=download, budget=budget, progress=progress).run
+    return run
+
+
+def _figures(run: Run, *, download: bool, progress: Progress) -> dict[str, float]:
+    """The run's figures, from its last epoch and from its binary classifiers, which are measured once."""
+    last = run.metrics()[-1]
+    figures = {"accuracy": float(last["val_accuracy"])}
+    prefix = "val_decoder_accuracy_"
+    figures |= {f"decoder_{key.removeprefix(prefix)}": float(last[key]) for key in last if key.startswith(prefix)}
+    if run.schemes:
+        file = artifact_path(run, "sweep_bc.json")
+        if not file.exists():
+            with opened_run(run, checkpoint="last", download=download, progress=progress) as subject:
+                result = evaluate_classifiers(subject, range(len(subject.classes)), progress=progress)
+            save_json(run, "sweep_bc", next(row for row in result.means() if row["source"] == CODED))
+        figures["bc_f1"] = float(json.loads(file.read_text())["val_f1"])
+    return figures
+
+
+def save_sweep(result: SweepResult, figure: Figure) -> None:
+    """Write sweep.json, .csv, .png and .svg to the sweep's folder, in place of earlier ones."""
+    write_json(result.folder / "sweep.json", result.to_json())
+    write_csv(result.folder / "sweep.csv", result.rows())
+    write_figure(result.folder / "sweep.png", figure)

@@ -1,0 +1,51 @@
+"""Figure of a sweep (figure 5): accuracy, early decoders and binary classifiers against the varied value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from codedtool.analysis.sweep import SweepPoint, SweepResult
+from codedtool.report.style import COLOURS, new_figure
+
+
+def draw_sweep(result: SweepResult) -> Figure:
+    """One panel per kind of figure over the first varied key; the other keys' combinations are lines of their own.
+
+    Error bars are standard deviations over seeds.
+    """
+    names = list(result.points[0].figures)
+    decoders = [name for name in names if name.startswith("decoder_")]
+    panels = {"accuracy, %": ["accuracy"]}
+    if decoders:
+        panels["early decoder of the last block, %"] = [decoders[-1]]
+        panels["mean early decoder, %"] = decoders
+    if "bc_f1" in names:
+        panels["mean F1 of the binary classifiers, %"] = ["bc_f1"]
+    figure, axes = new_figure(len(panels))
+    first, *others = result.varied
+    lines: dict[tuple[Any, ...], list[SweepPoint]] = {}
+    for point in result.points:
+        lines.setdefault(tuple(point.values[key] for key in others), []).append(point)
+    values = list(dict.fromkeys(point.values[first] for point in result.points))
+    is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    for panel, (label, keys) in zip(axes, panels.items(), strict=True):
+        for number, (rest, points) in enumerate(lines.items()):
+            panel.errorbar(
+                [point.values[first] if is_number else values.index(point.values[first]) for point in points],
+                [100 * sum(point.figures[key][0] for key in keys) / len(keys) for point in points],
+                yerr=[100 * sum(point.figures[key][1] for key in keys) / len(keys) for point in points],
+                fmt="o-",
+                markersize=4,
+                capsize=2,
+                color=COLOURS[number % len(COLOURS)],
+                label=", ".join(f"{key}={value}" for key, value in zip(others, rest, strict=True)) or None,
+            )
+        if not is_number:
+            panel.set_xticks(range(len(values)), [str(value) for value in values])
+        panel.set_xlabel(first)
+        panel.set_ylabel(label)
+    if others:
+        axes[0].legend(fontsize=7)
+    return figure

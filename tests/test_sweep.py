@@ -1,0 +1,110 @@
+"""A grid of trainings: every point trained once, resumable, and its figures means over seeds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codedtool.analysis.sweep import parse_vary
+from codedtool.errors import InputError
+
+SCHEMES = Path(__file__).parent.parent / "schemes"
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "codedtool", *arguments, "--quiet"], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    schemes = ["--scheme", str(SCHEMES / "c10_5of10.npy"), "--scheme", str(SCHEMES / "c10_3of10.npy")]
+    return run("sweep", *schemes, "--data", "digits", "--epochs", "1", "--name", "grid", *arguments, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("sweep")
+    done = sweep("--vary", "mu=0,2", "--seeds", "2", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def test_every_combination_is_trained_for_every_seed(folder: tuple[Path, dict[str, Any]]) -> None:
+    path, document = folder
+    assert [point["mu"] for point in document["points"]] == [0.0, 2.0]
+    for point in document["points"]:
+        configs = [json.loads((path / run / "config.json").read_text())["recipe"] for run in point["runs"]]
+        assert [(config["mu"], config["seed"]) for config in configs] == [(point["mu"], 0), (point["mu"], 1)]
+
+
+def test_figures_are_means_and_deviations_of_the_runs_last_epochs(folder: tuple[Path, dict[str, Any]]) -> None:
+    path, document = folder
+    for point in document["points"]:
+        rows = [json.loads((path / run / "metrics.jsonl").read_text().splitlines()[-1]) for run in point["runs"]]
+        for name, key in (("accuracy", "val_accuracy"), ("decoder_s3.2", "val_decoder_accuracy_s3.2")):
+            values = [row[key] for row in rows]
+            assert point[name] == pytest.approx(mean(values))
+            assert point[f"{name}_std"] == pytest.approx(stdev(values))
+        f1 = [json.loads((path / run / "analysis" / "sweep_bc.json").read_text())["val_f1"] for run in point["runs"]]
+        assert point["bc_f1"] == pytest.approx(mean(f1))
+    with (path / "runs" / "grid" / "sweep.csv").open() as stream:
+        assert [float(row["accuracy"]) for row in csv.DictReader(stream)] == [
+            point["accuracy"] for point in document["points"]
+        ]
+    assert (path / "runs" / "grid" / "sweep.png").stat().st_size > 1000
+    assert "<svg" in (path / "runs" / "grid" / "sweep.svg").read_text()
+
+
+def test_the_same_command_takes_what_is_there_and_adds_what_is_not(folder: tuple[Path, dict[str, Any]]) -> None:
+    path, document = folder
+    weights = {file: file.stat().st_mtime_ns for file in (path / "runs" / "grid").rglob("*.safetensors")}
+    assert weights
+    done = sweep("--vary", "mu=0,2,4", "--json", cwd=path)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert [point["mu"] for point in again["points"]] == [0.0, 2.0, 4.0]
+    assert again["points"][0]["runs"] == document["points"][0]["runs"][:1]
+    assert {file: file.stat().st_mtime_ns for file in weights} == weights
+    done = sweep("--vary", "mu=0,2", "--lr", "0.01", cwd=path)
+    assert done.returncode == 2
+    assert "instead of 0.01" in done.stderr
+    assert "--name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        (["nu=1,2"], "mu"),
+        (["mu"], "mu=0,1,2"),
+        (["mu=1,x"], "'x'"),
+        (["mu=1,1"], "twice"),
+        (["mu=1", "mu=2"], "twice"),
+        (["seed=1,2"], "--seeds"),
+        (["p_drop=0.1,1.5"], "p-drop"),
+    ],
+)
+def test_bad_grids_are_refused_before_anything_is_trained(vary: list[str], said: str, tmp_path: Path) -> None:
+    done = sweep(*(part for text in vary for part in ("--vary", text)), cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_grid_or_an_input_error(text: str) -> None:
+    try:
+        key, values = parse_vary(text)
+    except InputError:
+        return
+    assert key
+    assert values
