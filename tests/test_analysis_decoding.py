@@ -1,0 +1,473 @@
+"""Early decoders, agreement and early exits against loops over single images; predictions of image files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from codedtool.analysis.cost import count_macs
+from codedtool.analysis.decoding import (
+    Agreement,
+    DecodeResult,
+    ExitRule,
+    agreement_table,
+    decode,
+    exit_macs,
+    exits_of,
+    load_decoding,
+    margins,
+    predict_with_exit,
+    save_decoding,
+)
+from codedtool.analysis.prediction import predict, read_images
+from codedtool.analysis.subject import NotApplicableError, Outputs, Subject, class_index, collect_outputs
+from codedtool.budget import silent
+from codedtool.data import eval_batches, load_dataset
+from codedtool.errors import InputError
+from codedtool.models import CodedResNeXt, build_network
+from tests.subjects import make_subject, noisy_data, randomize, settle, tiny_schemes, with_batches_of
+
+DIGITS = tuple("0123456789")
+LAYERS = 4
+IMAGES = 160
+TABLES = [torch.from_numpy(tiny_schemes()[stage].table.copy()) for stage in ("s2", "s2", "s3", "s3")]
+RULES = [ExitRule("agree", m) for m in range(1, LAYERS + 2)] + [
+    ExitRule("margin", margin) for margin in (0, 0.001, 0.01, 0.03, 0.1, 0.3, 1)
+]
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randn(IMAGES, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def network(images: torch.Tensor) -> CodedResNeXt:
+    """The coded tiny network, in double precision, so that rounding decides no exit."""
+    return settle(randomize(build_network("coded_resnext_tiny", tiny_schemes())).double(), images)
+
+
+@pytest.fixture(scope="module")
+def outputs(network: CodedResNeXt, images: torch.Tensor) -> Outputs:
+    """What the whole network says, with targets that it hits now and then."""
+    with torch.no_grad():
+        output = network(images)
+    targets = output.logits.argmax(1)
+    targets[::3] = 7
+    return Outputs(output.logits, targets, output.energies, torch.stack(network.decode(output.energies), dim=1))
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Subject:
+    data = noisy_data(DIGITS, train=1, val=4)
+    subject = make_subject(
+        tmp_path, randomize(build_network("coded_resnext_tiny", tiny_schemes())), data, schemes=tiny_schemes()
+    )
+    (batch,) = with_batches_of(subject, 100).batches(data.val, silent, "")
+    settle(subject.network, batch[0])
+    return subject
+
+
+def literal_margin(energies: list[float], table: np.ndarray) -> float:
+    """How much nearer the nearest codeword is than the second, by squared distances to the scaled energies.
+
+    Codewords have one norm: |v - w|^2 = |v|^2 + N_act - 2 <v, w>, so half the difference is that of the products.
+    """
+    act = int(table[0].sum())
+    v = np.array(energies, dtype=np.float64) * act / sum(energies)
+    nearest, second = sorted(float(((v - word.astype(np.float64)) ** 2).sum()) for word in table)[:2]
+    return (second - nearest) / 2 / act
+
+
+def literal_exit(outputs: Outputs, image: int, rule: ExitRule) -> tuple[int, int]:
+    """Answer and block of one image, decided block by block."""
+    seen: list[int] = []
+    for number, table in enumerate(TABLES):
+        energies = outputs.energies[number][image].tolist()
+        act = int(table[0].sum())
+        v = np.array(energies) * act / sum(energies)
+        seen.append(int(np.argmin([((v - word.numpy()) ** 2).sum() for word in table])))
+        if rule.kind == "agree":
+            last = seen[-int(rule.value) :]
+            stops = len(last) == rule.value and len(set(last)) == 1
+        else:
+            stops = literal_margin(energies, table.numpy()) >= rule.value - 1e-12
+        if stops:
+            return seen[-1], number
+    return int(outputs.logits[image].argmax()), LAYERS
+
+
+def test_agreement_is_what_a_loop_counts(outputs: Outputs) -> None:
+    rows = agreement_table(outputs)
+    assert [row.agreeing for row in rows] == [0, 1, 2, 3, 4]
+    for row in rows:
+        right = [
+            bool(outputs.logits[n].argmax() == outputs.targets[n])
+            for n in range(len(outputs.targets))
+            if sum(int(c) == int(outputs.logits[n].argmax()) for c in outputs.decoded[n]) == row.agreeing
+        ]
+        assert row.num_images == len(right)
+        assert row.accuracy == (pytest.approx(sum(right) / len(right)) if right else None)
+    assert sum(row.num_images for row in rows) == IMAGES
+    assert sum(row.num_images > 0 for row in rows) >= 3, "several rows should be filled"
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(0, 6))
+def test_agreement_of_any_outputs_is_what_a_loop_counts(seed: int, images: int, layers: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.random((images, 3)))
+    decoded = torch.from_numpy(rng.integers(0, 3, (images, layers)))
+    targets = torch.from_numpy(rng.integers(0, 3, images))
+    counts: dict[int, list[int]] = {number: [0, 0] for number in range(layers + 1)}
+    for n in range(images):
+        answer = int(logits[n].argmax())
+        agreeing = decoded[n].tolist().count(answer)
+        counts[agreeing][0] += 1
+        counts[agreeing][1] += answer == int(targets[n])
+    rows = agreement_table(Outputs(logits, targets, (), decoded))
+    assert [row.num_images for row in rows] == [counts[number][0] for number in range(layers + 1)]
+    for row in rows:
+        size, right = counts[row.agreeing]
+        assert row.accuracy == (pytest.approx(right / size) if size else None)
+
+
+@given(st.lists(st.lists(st.floats(1e-3, 10), min_size=10, max_size=10), min_size=1, max_size=4))
+def test_margins_are_those_of_the_nearest_and_second_nearest_codeword(rows: list[list[float]]) -> None:
+    energies = torch.tensor(rows, dtype=torch.float64)
+    for table in (TABLES[0], TABLES[2]):
+        expected = [literal_margin(row, table.numpy()) for row in rows]
+        assert margins(energies, table).tolist() == pytest.approx(expected, abs=1e-9)
+        assert margins(energies * 7, table).tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_margins_are_1_for_codewords_that_share_no_subnn_and_0_for_a_zero_signal() -> None:
+    table = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]])
+    energies = torch.tensor([[3.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    assert margins(energies, table).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_exits_are_those_of_a_loop_over_single_images(rule: ExitRule, outputs: Outputs) -> None:
+    answers, exits = exits_of(outputs, TABLES, rule)
+    expected = [literal_exit(outputs, image, rule) for image in range(IMAGES)]
+    assert list(zip(answers.tolist(), exits.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 37, IMAGES])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_images_that_really_stop_get_the_answers_of_the_whole_network(
+    rule: ExitRule, batch_size: int, network: CodedResNeXt, images: torch.Tensor, outputs: Outputs
+) -> None:
+    parts = [predict_with_exit(network, part, rule) for part in images.split(batch_size)]
+    answers, exits = (torch.cat(list(column)) for column in zip(*parts, strict=True))
+    assert (answers.dtype, exits.dtype) == (torch.int64, torch.int64)
+    expected_answers, expected_exits = exits_of(outputs, TABLES, rule)
+    assert exits.tolist() == expected_exits.tolist()
+    assert answers.tolist() == expected_answers.tolist()
+
+
+def test_the_rules_are_seen_to_stop_at_every_block(outputs: Outputs) -> None:
+    seen = {int(value) for rule in RULES for value in exits_of(outputs, TABLES, rule)[1]}
+    assert seen == {0, 1, 2, 3, LAYERS}
+    mixed = [rule for rule in RULES if len(set(exits_of(outputs, TABLES, rule)[1].tolist())) > 2]
+    assert len(mixed) >= 3
+
+
+def test_nothing_is_computed_for_images_that_have_stopped(
+    network: CodedResNeXt, images: torch.Tensor, outputs: Outputs
+) -> None:
+    rule = ExitRule("agree", 2)
+    sizes: list[int] = []
+    handles = [
+        block.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0]))) for block in network.blocks
+    ]
+    predict_with_exit(network, images, rule)
+    for handle in handles:
+        handle.remove()
+    exits = exits_of(outputs, TABLES, rule)[1]
+    going = [IMAGES, *(int((exits >= number).sum()) for number in range(LAYERS))]
+    assert sizes == [size for size in going if size]
+    assert sizes[-1] < IMAGES
+
+
+def test_multiply_adds_until_an_exit_end_with_those_of_the_whole_network(
+    network: CodedResNeXt, images: torch.Tensor
+) -> None:
+    found = exit_macs(network, images[:1])
+    assert len(found) == LAYERS + 1
+    assert found == sorted(set(found))
+    assert found[-1] == count_macs(network, images[:1])
+    # Until the first coded block: the stem, s1 and the block, by hand, of 8 x 8 and 4 x 4 pixels.
+    stem = 3 * 9 * 16 * 64
+    s1 = (16 * 20 + 20 * 2 * 9 + 20 * 32 + 16 * 32) * 64
+    convolutions = 32 * 40 * 64 + (40 * 4 * 9 + 40 * 64 + 32 * 64) * 16
+    grams = 10 * 4 * 4 * (16 + 64)
+    assert found[0] == pytest.approx(stem + s1 + convolutions + grams, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("agree:1", ExitRule("agree", 1)),
+        ("agree:12", ExitRule("agree", 12)),
+        ("margin:0", ExitRule("margin", 0)),
+        ("margin:0.1", ExitRule("margin", 0.1)),
+        ("margin:1", ExitRule("margin", 1)),
+        ("margin:1e-3", ExitRule("margin", 0.001)),
+    ],
+)
+def test_a_rule_is_read_as_it_is_written(text: str, rule: ExitRule) -> None:
+    assert ExitRule.parse(text) == rule
+    assert str(ExitRule.parse(text)) in (text, "margin:0.001")
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.text(alphabet="agremin:0123456789.-+_einfa \n", max_size=20),
+        st.sampled_from(["agree:", "margin:"]).flatmap(
+            lambda kind: st.text(max_size=8).map(lambda value: kind + value)
+        ),
+        st.floats().map(lambda value: f"margin:{value}"),
+        st.floats().map(lambda value: f"agree:{value}"),
+    )
+)
+@example("agree:0")
+@example("agree:1.5")
+@example("agree:inf")
+@example("agree:nan")
+@example("margin:nan")
+@example("margin:1.01")
+@example("margin:-0.1")
+@example("agree")
+@example("")
+@example("agree:2:3")
+@example("Agree:2")
+@example("agree:" + "9" * 5000)
+def test_hostile_text_is_a_rule_or_refused_with_the_flag_s_name(text: str) -> None:
+    rule, message = None, ""
+    try:
+        rule = ExitRule.parse(text)
+    except InputError as error:
+        message = str(error)
+    if rule is None:
+        assert message.startswith("--exit")
+        assert "is neither agree:M" in message
+        return
+    assert ExitRule.parse(str(rule)) == rule
+    if rule.kind == "agree":
+        assert rule.value >= 1
+        assert isinstance(rule.value, int)
+    else:
+        assert 0 <= rule.value <= 1
+
+
+@pytest.mark.parametrize("text", ["agree:0", "agree:1.5", "agree:inf", "margin:nan", "margin:1.01", "agree", "2", ""])
+def test_what_is_no_rule_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is neither agree:M"):
+        ExitRule.parse(text)
+
+
+def test_a_rule_of_more_blocks_than_there_are_never_stops(
+    network: CodedResNeXt, images: torch.Tensor, outputs: Outputs
+) -> None:
+    for text in ("agree:5", "agree:1e30"):
+        rule = ExitRule.parse(text)
+        assert predict_with_exit(network, images, rule)[1].tolist() == [LAYERS] * IMAGES
+        assert exits_of(outputs, TABLES, rule)[1].tolist() == [LAYERS] * IMAGES
+
+
+def test_decode_puts_it_together(subject: Subject) -> None:
+    rules = (ExitRule("agree", 2), ExitRule("margin", 0.123))
+    result = decode(subject, rules=rules)
+    outputs = collect_outputs(subject, subject.data.val)
+    targets = torch.from_numpy(subject.data.val.targets)
+    assert (result.num_images, result.checkpoint) == (40, subject.checkpoint)
+    assert result.accuracy == pytest.approx(float((outputs.logits.argmax(1) == targets).double().mean()))
+    assert list(result.decoder_accuracy) == ["s2.1", "s2.2", "s3.1", "s3.2"]
+    for number, value in enumerate(result.decoder_accuracy.values()):
+        assert value == pytest.approx(float((outputs.decoded[:, number] == targets).double().mean()))
+    points = {point.rule: point for point in result.exits}
+    assert len(points) == len(result.exits)
+    assert {"agree:1", "agree:2", "agree:3", "agree:4", "margin:0.1", "margin:0.123"} <= points.keys()
+    with torch.no_grad():
+        macs = exit_macs(subject.network, torch.zeros(1, 3, 8, 8))
+    for point in result.exits:
+        assert sum(point.exits) == pytest.approx(1)
+        assert point.macs == pytest.approx(sum(a * b for a, b in zip(point.exits, macs, strict=True)))
+        assert point.macs_ratio == pytest.approx(point.macs / macs[-1])
+        assert point.time_ratio > 0
+        expected = exits_of(outputs, TABLES, ExitRule.parse(point.rule))[0]
+        assert point.accuracy == pytest.approx(float((expected == targets).double().mean()))
+    assert points["agree:1"].exits == (1, 0, 0, 0, 0)
+    assert points["agree:1"].accuracy == pytest.approx(result.decoder_accuracy["s2.1"])
+
+
+def test_batches_decide_no_output(subject: Subject) -> None:
+    whole = collect_outputs(with_batches_of(subject, 64), subject.data.val)
+    parts = collect_outputs(with_batches_of(subject, 7), subject.data.val)
+    assert torch.equal(whole.targets, torch.from_numpy(subject.data.val.targets))
+    assert torch.equal(whole.targets, parts.targets)
+    assert torch.allclose(whole.logits, parts.logits, atol=1e-4)
+    assert torch.equal(whole.decoded, parts.decoded)
+
+
+def test_a_result_comes_back_for_its_own_checkpoint_alone(subject: Subject) -> None:
+    result = decode(subject)
+    assert load_decoding(subject.run, subject.checkpoint) is None
+    save_decoding(subject.run, result)
+    assert load_decoding(subject.run, subject.checkpoint) == result
+    assert load_decoding(subject.run, "e0002s000000") is None
+    path = subject.run.path / "analysis" / "decode.json"
+    for text in ("{", "[]", "{}", json.dumps(json.loads(path.read_text()) | {"exits": [1]})):
+        path.write_text(text)
+        assert load_decoding(subject.run, subject.checkpoint) is None
+
+
+def test_a_plain_network_has_no_early_decoder(tmp_path: Path) -> None:
+    network = randomize(build_network("resnext_tiny"))
+    data = noisy_data(DIGITS, train=1, val=1)
+    plain = make_subject(tmp_path, network, data, schemes={}, preset="resnext_tiny")
+    with pytest.raises(NotApplicableError, match="trained without schemes"):
+        decode(plain)
+
+
+# Predictions.
+
+
+@pytest.mark.parametrize("sizes", [[(8, 8)], [(20, 13), (9, 30), (8, 8), (224, 256)]])
+def test_pixels_of_image_files_are_those_of_the_evaluation(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number, (width, height) in enumerate(sizes):
+                pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
+    split = load_dataset(f"folder:{tmp_path}", data_dir=tmp_path).val
+    (batch,) = eval_batches(split, size=8, batch_size=100)
+    paths = [tmp_path / "val" / name / f"{number}.png" for name in ("cat", "dog") for number in range(len(sizes))]
+    images = read_images(paths, 8)
+    assert images.dtype == torch.uint8
+    assert torch.equal(images, batch.images)
+    assert len(images.unique()) > 10
+
+
+def test_grey_and_transparent_files_are_read_as_rgb(tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 77).save(tmp_path / "grey.png")
+    Image.new("RGBA", (8, 8), (1, 2, 3, 255)).save(tmp_path / "rgba.png")
+    images = read_images([tmp_path / "grey.png", tmp_path / "rgba.png"], 8)
+    assert images[0].unique().tolist() == [77]
+    assert images[1, :, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an image", b"\x89PNG\r\n\x1a\nhalf"])
+def test_a_file_that_is_no_image_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.png"):
+        read_images([path], 8)
+    with pytest.raises(InputError, match="cannot read the image"):
+        read_images([tmp_path], 8)
+
+
+def test_predictions_are_the_network_s_outputs_in_words(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = tuple(f"class {digit}" for digit in DIGITS)
+    data = replace(subject.data, classes=names)
+    subject = replace(subject, run=replace(subject.run, classes=names), find_data=lambda: data)
+    # Several batches of files.
+    monkeypatch.setattr("codedtool.analysis.prediction._BATCH", 7)
+    paths = []
+    for number, pixels in enumerate(subject.data.val.images):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    outputs = collect_outputs(subject, subject.data.val)
+    decoding = decode(subject)
+    predictions = predict(subject, paths, decoding=decoding)
+    assert [prediction.image for prediction in predictions] == [str(path) for path in paths]
+    for number, prediction in enumerate(predictions):
+        probabilities = outputs.logits[number].double().softmax(0)
+        best = int(outputs.logits[number].argmax())
+        assert prediction.class_name == names[best]
+        assert prediction.probability == pytest.approx(float(probabilities[best]), abs=1e-5)
+        ranked = sorted(range(10), key=lambda k: -float(outputs.logits[number, k]))
+        assert [name for name, _ in prediction.alternatives] == [names[k] for k in ranked[1:3]]
+        assert prediction.alternatives[0][1] == pytest.approx(float(probabilities[ranked[1]]), abs=1e-5)
+        agreeing = outputs.decoded[number].tolist().count(best)
+        assert prediction.agreeing == agreeing
+        (row,) = [row for row in decoding.agreement if row.agreeing == agreeing]
+        assert prediction.confidence == row.accuracy
+        assert [part.block for part in prediction.path] == ["s2.1", "s2.2", "s3.1", "s3.2"]
+        for layer, part in enumerate(prediction.path):
+            table = TABLES[layer]
+            assert part.decoder == names[int(outputs.decoded[number, layer])]
+            assert part.codeword == "".join(str(bit) for bit in table[best].tolist())
+            assert sum(part.energies) == pytest.approx(float(table[0].sum()), rel=1e-4)
+            scaled = outputs.energies[layer][number] * float(table[0].sum()) / 10
+            assert part.energies == pytest.approx(scaled.tolist(), abs=1e-4)
+            if min(abs(float(value) - 0.5) for value in scaled) > 1e-3:
+                assert part.fired == "".join("1" if value > 0.5 else "0" for value in scaled.tolist())
+            assert part.matching == 10 - sum(a != b for a, b in zip(part.codeword, part.fired, strict=True))
+        json.dumps(prediction.to_json(), allow_nan=False)
+    assert len({prediction.agreeing for prediction in predictions}) > 1
+
+
+def test_a_plain_network_predicts_without_a_path(tmp_path: Path) -> None:
+    network = randomize(build_network("resnext_tiny"))
+    plain = make_subject(
+        tmp_path, network, noisy_data(DIGITS, train=1, val=1), schemes={}, preset="resnext_tiny", name="plain"
+    )
+    Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
+    (prediction,) = predict(plain, [tmp_path / "black.png"], decoding=None)
+    assert (prediction.agreeing, prediction.confidence, prediction.path) == (None, None, ())
+
+
+def test_an_empty_row_s_confidence_is_that_of_the_nearest_row_below() -> None:
+    rows = (
+        Agreement(0, 0, None),
+        Agreement(1, 4, 0.25),
+        Agreement(2, 0, None),
+        Agreement(3, 0, None),
+        Agreement(4, 8, 0.75),
+    )
+    result = DecodeResult("e1", 12, 0.6, {}, rows, ())
+    assert [result.confidence(number) for number in range(5)] == [0.25, 0.25, 0.25, 0.25, 0.75]
+
+
+# Classes by name or number.
+
+
+def test_a_class_is_found_by_its_name_first_and_by_its_number() -> None:
+    assert class_index(("cat", "dog", "0"), "dog") == 1
+    assert class_index(("cat", "dog", "0"), "0") == 2
+    assert class_index(("cat", "dog", "0"), "1") == 1
+    with pytest.raises(InputError, match="did you mean cat"):
+        class_index(("cat", "dog"), "catt")
+
+
+@given(st.one_of(st.text(), st.integers().map(str)))
+@example("9" * 5000)
+@example("²")
+@example("-1")
+def test_any_other_text_is_refused_as_a_class(text: str) -> None:
+    found, message = None, ""
+    try:
+        found = class_index(("cat", "dog"), text)
+    except InputError as error:
+        message = str(error)
+    if found is None:
+        assert message.startswith("--class")
+        assert text not in ("cat", "dog", "0", "1")
+    else:
+        assert text in ("cat", "dog") or int(text) == found
