@@ -9,7 +9,7 @@ import pytest
 
 from codedtool.coding.scheme import CodingScheme
 
-# As the commands do (`prepare_torch`): beside another busy process, spinning threads make small networks ten times slower.
+# As the commands do (`prepare_torch`): beside another busy process, spinning threads slow small networks down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Table 4, r = 3/10, in the order of CIFAR-10's classes.

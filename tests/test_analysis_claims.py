@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from codedtool.analysis.bc import CODED, ClassifiersResult, evaluate_classifiers
-from codedtool.analysis.decoding import decode
+from codedtool.analysis.decoding import agreement_table, decode
 from codedtool.analysis.specialization import specialize
-from codedtool.analysis.subject import Subject, opened_run
+from codedtool.analysis.subject import Subject, collect_outputs, opened_run
+from codedtool.data import Split
 from codedtool.training.run import Run
 from tests.subjects import SCHEMES
 
@@ -41,6 +44,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def subject(runs: Path) -> Iterator[Subject]:
+    # In this process PyTorch's idle threads may spin, which costs far more than they bring.
+    torch.set_num_threads(1)
     with opened_run(Run.load(runs / "coded")) as opened:
         yield opened
 
@@ -72,14 +77,20 @@ def test_deeper_decoders_know_more(subject: Subject) -> None:
 
 
 def test_where_the_decoders_agree_the_answer_is_more_often_right(subject: Subject) -> None:
-    """Table 3; rows are pooled, for single ones hold a handful of images."""
-    rows = decode(subject).agreement
+    """Table 3, on noisy digits.
+
+    On the clean ones the network errs too seldom: of the two dozen images with few agreeing decoders all may be right.
+    Rows are pooled, for single ones hold a handful of images.
+    """
+    val = subject.data.val
+    assert isinstance(val.images, np.ndarray)
+    rng = np.random.default_rng(0)
+    draws = [val.images + rng.normal(0, 40, (*val.images.shape[:3], 1)) for _ in range(4)]
+    noisy = Split(np.concatenate(draws).clip(0, 255).astype(np.uint8), np.tile(val.targets, 4))
+    rows = agreement_table(collect_outputs(subject, noisy))
     layers = len(rows) - 1
     few = [row for row in rows if row.agreeing <= layers / 2]
-    num_few = sum(row.num_images for row in few)
-    assert num_few > 0
+    num_few, num_all = sum(row.num_images for row in few), rows[-1].num_images
+    assert min(num_few, num_all) >= 50
     accuracy_of_few = sum(row.num_images * (row.accuracy or 0) for row in few) / num_few
-    accuracy_of_all = rows[-1].accuracy
-    assert accuracy_of_all is not None
-    assert rows[-1].num_images >= 20
-    assert accuracy_of_all > accuracy_of_few
+    assert (rows[-1].accuracy or 0) > accuracy_of_few + 0.1
