@@ -322,14 +322,14 @@ def test_batches_decide_no_output(subject: Subject) -> None:
 
 def test_a_result_comes_back_for_its_own_checkpoint_alone(subject: Subject) -> None:
     result = decode(subject)
-    assert load_decoding(subject.run, subject.checkpoint) is None
+    assert load_decoding(subject) is None
     save_decoding(subject.run, result)
-    assert load_decoding(subject.run, subject.checkpoint) == result
-    assert load_decoding(subject.run, "e0002s000000") is None
+    assert load_decoding(subject) == result
+    assert load_decoding(replace(subject, checkpoint="e0002s000000")) is None
     path = subject.run.path / "analysis" / "decode.json"
     for text in ("{", "[]", "{}", json.dumps(json.loads(path.read_text()) | {"exits": [1]})):
         path.write_text(text)
-        assert load_decoding(subject.run, subject.checkpoint) is None
+        assert load_decoding(subject) is None
 
 
 def test_a_plain_network_has_no_early_decoder(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_an_empty_row_s_confidence_is_that_of_the_nearest_row_below() -> None:
         Agreement(3, 0, None),
         Agreement(4, 8, 0.75),
     )
-    result = DecodeResult("e1", 12, 0.6, {}, rows, ())
+    result = DecodeResult("e1", "digits", 8, 12, 0.6, {}, rows, ())
     assert [result.confidence(number) for number in range(5)] == [0.25, 0.25, 0.25, 0.25, 0.75]
 
 

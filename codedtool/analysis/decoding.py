@@ -96,9 +96,15 @@ class ExitPoint:
 
 @dataclass(frozen=True)
 class DecodeResult:
-    """Figure 4, table 3 and the early exits of a run."""
+    """Figure 4, table 3 and the early exits of a run.
+
+    Attributes:
+        checkpoint, data, image_size: what they are of.
+    """
 
     checkpoint: str
+    data: str
+    image_size: int
     num_images: int
     accuracy: float
     decoder_accuracy: dict[str, float]
@@ -121,6 +127,8 @@ class DecodeResult:
         """What `to_json` gave."""
         return cls(
             checkpoint=document["checkpoint"],
+            data=document["data"],
+            image_size=document["image_size"],
             num_images=document["num_images"],
             accuracy=document["accuracy"],
             decoder_accuracy=document["decoder_accuracy"],
@@ -289,6 +297,8 @@ def decode(
         )
     return DecodeResult(
         checkpoint=subject.checkpoint,
+        data=subject.recipe.data,
+        image_size=subject.recipe.eval_size,
         num_images=len(outputs.targets),
         accuracy=float((outputs.predictions == outputs.targets).double().mean()),
         decoder_accuracy=dict(zip(network.block_names, hits_L.tolist(), strict=True)),
@@ -305,10 +315,12 @@ def save_decoding(run: Run, result: DecodeResult) -> None:
     save_csv(run, "decode_exits", [asdict(row) | {"exits": " ".join(map(str, row.exits))} for row in result.exits])
 
 
-def load_decoding(run: Run, checkpoint: str) -> DecodeResult | None:
-    """What `save_decoding` wrote for this checkpoint; None where there is nothing (readable)."""
+def load_decoding(subject: Subject) -> DecodeResult | None:
+    """What `save_decoding` wrote for this checkpoint, data set and image size; None where nothing (readable) is."""
     try:
-        result = DecodeResult.from_json(json.loads(artifact_path(run, "decode.json").read_text()))
+        document = json.loads(artifact_path(subject.run, "decode.json").read_text())
+        result = DecodeResult.from_json(document)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return result if result.checkpoint == checkpoint else None
+    of = (subject.checkpoint, subject.recipe.data, subject.recipe.eval_size)
+    return result if (result.checkpoint, result.data, result.image_size) == of else None

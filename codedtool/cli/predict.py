@@ -66,7 +66,7 @@ def predict(
         with opened_run(
             found, checkpoint=checkpoint, changes=changes, download=not no_download, progress=progress
         ) as subject:
-            decoding = load_decoding(found, subject.checkpoint)
+            decoding = load_decoding(subject)
             if decoding is None and subject.network.block_names:
                 decoding = decode(subject, progress=progress)
                 save_decoding(found, decoding)
