@@ -103,6 +103,17 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     assert flags == {name: sorted(f"{text} {talk}".split()) for name, text in expected.items()}
 
 
+@pytest.mark.parametrize("verb", ["report", "eval", "sweep --vary mu=1 --name x"])
+def test_a_missing_extra_is_named_with_its_fix(verb: str, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    done = run(*verb.split(), "--json", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["error"] == (
+        "this command needs torch, which is not installed: pip install 'codedtool[train]'"
+    )
+
+
 def test_shell_completion_offers_the_verbs(tmp_path: Path) -> None:
     done = run(cwd=tmp_path, _CODEDTOOL_COMPLETE="complete_bash", COMP_WORDS="codedtool ve", COMP_CWORD="1")
     assert done.stdout.split() == ["verify"]

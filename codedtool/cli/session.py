@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from codedtool.budget import Budget, Progress, silent
-from codedtool.errors import CodedtoolError
+from codedtool.errors import CodedtoolError, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +27,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON docum
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 EXIT_INTERRUPTED = 130
+
+# Packages that commands import in their bodies -> the extra that brings them.
+_EXTRA_OF = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "sklearn", "safetensors", "matplotlib", "jinja2"), "train"),
+    "torch_xla": "xla",
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "export"),
+}
 
 # After Ctrl-C, work that polls its budget gets this long to hand over its best result before it is cut off.
 _GRACE_SECONDS = 0.35
@@ -45,10 +52,15 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
         try:
             return function(*args, **kwargs)
         except CodedtoolError as error:
-            if kwargs.get("json_output"):
-                print_json({"error": str(error), "exit_code": error.exit_code})
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(error.exit_code) from None
+            raise _told(error, as_json=bool(kwargs.get("json_output"))) from None
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRA_OF:
+                raise
+            missing = InputError(
+                f"this command needs {package}, which is not installed: pip install 'codedtool[{_EXTRA_OF[package]}]'"
+            )
+            raise _told(missing, as_json=bool(kwargs.get("json_output"))) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -59,6 +71,14 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
             raise typer.Exit(0) from None
 
     return wrapped
+
+
+def _told(error: CodedtoolError, *, as_json: bool) -> typer.Exit:
+    """Say what is wrong; returns the end of the command."""
+    if as_json:
+        print_json({"error": str(error), "exit_code": error.exit_code})
+    typer.echo(f"error: {error}", err=True)
+    return typer.Exit(error.exit_code)
 
 
 def print_json(document: Any) -> None:
