@@ -26,7 +26,7 @@ from torch.nn import functional
 from benchmarks.literal_sum import make_literal
 from benchmarks.machine import describe_machine
 from codedtool.coding.scheme import CodingScheme
-from codedtool.models import CodedResNeXt, build_network
+from codedtool.models import CodedNetwork, build_network
 
 SCHEMES = Path(__file__).parent.parent / "schemes"
 # Architecture -> its schemes, pixels, mu and batch on a CPU and on a GPU.
@@ -40,7 +40,7 @@ P_DROP = 0.1
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def build(arch: str, variant: str) -> CodedResNeXt:
+def build(arch: str, variant: str) -> CodedNetwork:
     """The network of one variant, new, in training mode."""
     torch.manual_seed(0)
     schemes = [CodingScheme.load(SCHEMES / f"{name}.npy") for name in ARCHITECTURES[arch][0]]

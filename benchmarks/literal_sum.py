@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from codedtool.models.coded_sum import CodedOutput, CodedSum
 from codedtool.models.energy import ENERGY_EPS
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 
 
 class LiteralSum(CodedSum):
@@ -35,13 +35,13 @@ class LiteralSum(CodedSum):
         loss = None
         if targets is not None:
             codewords_BN = self.scheme_KN[targets].to(normalized_BN.dtype)
-            loss = (self.ratio * normalized_BN - codewords_BN).abs().pow(self.exponent).mean()
+            loss = (self.ratio * normalized_BN - codewords_BN).abs().pow(self.variant.exponent).mean()
         if drop_mask is not None:
             tbar_BNCHW = tbar_BNCHW * drop_mask.to(tbar_BNCHW.dtype)[..., None, None, None]
         return CodedOutput(tbar_BNCHW.sum(dim=1), normalized_BN, loss)
 
 
-def make_literal(network: CodedResNeXt) -> CodedResNeXt:
+def make_literal(network: CodedNetwork) -> CodedNetwork:
     """Turn every `CodedSum` of ``network`` into a `LiteralSum`, in place; parameters stay the objects they were."""
     for block in network.coded_blocks:
         block.expand.__class__ = LiteralSum

@@ -12,7 +12,7 @@ import torch
 from codedtool.analysis.subject import Subject
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, Normalization, Split
-from codedtool.models import CodedResNeXt
+from codedtool.models import CodedNetwork
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.runtime import TorchRuntime
@@ -31,7 +31,7 @@ def tiny_schemes() -> dict[str, CodingScheme]:
     return {"s2": shipped("c10_5of10"), "s3": shipped("c10_3of10")}
 
 
-def randomize(network: CodedResNeXt, seed: int = 5) -> CodedResNeXt:
+def randomize(network: CodedNetwork, seed: int = 5) -> CodedNetwork:
     """Weights and statistics as after some training: the last BatchNorms no longer hide the blocks."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
@@ -46,7 +46,7 @@ def randomize(network: CodedResNeXt, seed: int = 5) -> CodedResNeXt:
 
 
 @torch.no_grad()
-def settle(network: CodedResNeXt, images: torch.Tensor) -> CodedResNeXt:
+def settle(network: CodedNetwork, images: torch.Tensor) -> CodedNetwork:
     """Fit the statistics and the linear layer's offset to ``images``, so that all kinds of answers occur among them."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -82,7 +82,7 @@ def noisy_data(classes: tuple[str, ...], *, train: int, val: int, name: str = "n
 
 def make_subject(
     folder: Path,
-    network: CodedResNeXt,
+    network: CodedNetwork,
     data: ImageData,
     *,
     schemes: Mapping[str, CodingScheme],

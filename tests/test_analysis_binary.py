@@ -27,7 +27,7 @@ from codedtool.analysis.subject import NotApplicableError, Subject
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import normalize
 from codedtool.errors import InputError
-from codedtool.models import CodedResNeXt, build_network
+from codedtool.models import CodedNetwork, build_network
 from codedtool.models.network import Stage
 from codedtool.models.pruning import active_channels, extract_binary_classifier, keep_masks_of_class
 from tests.subjects import make_subject, noisy_data, randomize, shipped, tiny_schemes, with_batches_of
@@ -158,13 +158,13 @@ def test_another_seed_draws_other_negatives() -> None:
 
 
 @pytest.fixture(scope="module")
-def coded() -> CodedResNeXt:
+def coded() -> CodedNetwork:
     """The coded tiny network."""
     return randomize(build_network("coded_resnext_tiny", tiny_schemes()))
 
 
 @pytest.fixture(scope="module")
-def plain() -> CodedResNeXt:
+def plain() -> CodedNetwork:
     """Its plain control."""
     return randomize(build_network("resnext_tiny"), seed=6)
 
@@ -175,7 +175,7 @@ def images() -> torch.Tensor:
 
 
 def zeroed_logits(
-    network: CodedResNeXt, schemes: Mapping[str, CodingScheme], class_index: int, x: torch.Tensor
+    network: CodedNetwork, schemes: Mapping[str, CodingScheme], class_index: int, x: torch.Tensor
 ) -> torch.Tensor:
     """Logit of a class of a plain network, in which the channels of the class's inactive subNNs are set to zero."""
     handles = []
@@ -197,7 +197,7 @@ def zeroed_logits(
 
 @pytest.mark.parametrize("kept_bytes", [1 << 30, 0, 40_000])
 def test_classifiers_together_are_each_extracted_network_and_the_masked_one(
-    coded: CodedResNeXt, images: torch.Tensor, kept_bytes: int, monkeypatch: pytest.MonkeyPatch
+    coded: CodedNetwork, images: torch.Tensor, kept_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifiers_module, "_KEPT_BYTES", kept_bytes)
     indices = (3, 0, 9, 4)
@@ -218,7 +218,7 @@ def test_classifiers_together_are_each_extracted_network_and_the_masked_one(
 @pytest.mark.parametrize("stages", [("s2", "s3"), ("s2",), ("s3",)])
 @pytest.mark.parametrize("kept_bytes", [1 << 30, 0])
 def test_classifiers_of_a_plain_network_are_its_inactive_subnns_set_to_zero(
-    plain: CodedResNeXt,
+    plain: CodedNetwork,
     images: torch.Tensor,
     stages: tuple[str, ...],
     kept_bytes: int,
@@ -239,7 +239,7 @@ def test_classifiers_of_a_plain_network_are_its_inactive_subnns_set_to_zero(
         assert float((extracted - expected).abs().max()) <= tolerance
 
 
-def test_an_extraction_leaves_the_network_and_shares_no_memory_with_it(coded: CodedResNeXt) -> None:
+def test_an_extraction_leaves_the_network_and_shares_no_memory_with_it(coded: CodedNetwork) -> None:
     before = {key: value.clone() for key, value in coded.state_dict().items()}
     smaller = extract_binary_classifier(coded, 2)
     assert not smaller.training
@@ -255,14 +255,14 @@ def test_an_extraction_leaves_the_network_and_shares_no_memory_with_it(coded: Co
         assert (block.reduce.out_channels, block.grouped.groups) == (act * width, act)
 
 
-def test_active_channels_are_those_of_the_ones_of_the_codeword(coded: CodedResNeXt) -> None:
+def test_active_channels_are_those_of_the_ones_of_the_codeword(coded: CodedNetwork) -> None:
     scheme = tiny_schemes()["s3"]
     for k in range(10):
         expected = [n * 8 + c for n in range(10) if scheme.table[k, n] for c in range(8)]
         assert active_channels(coded.blocks[-1], scheme, k).tolist() == expected
 
 
-def test_schemes_that_do_not_fit_are_refused(coded: CodedResNeXt, plain: CodedResNeXt) -> None:
+def test_schemes_that_do_not_fit_are_refused(coded: CodedNetwork, plain: CodedNetwork) -> None:
     with pytest.raises(InputError, match="N=20 and K=100"):
         BinaryClassifiers(plain, [0], schemes={"s2": shipped("c100_8of20")})
     with pytest.raises(InputError, match="no stage of the network has a scheme"):
@@ -272,7 +272,7 @@ def test_schemes_that_do_not_fit_are_refused(coded: CodedResNeXt, plain: CodedRe
             extract_binary_classifier(coded, k)
 
 
-def test_a_block_is_its_bottleneck_and_its_join(coded: CodedResNeXt, plain: CodedResNeXt) -> None:
+def test_a_block_is_its_bottleneck_and_its_join(coded: CodedNetwork, plain: CodedNetwork) -> None:
     targets = torch.tensor([1, 2])
     keep, drop = torch.ones(2, 10), torch.ones(2, 10)
     keep[0, :3], drop[1, 4:] = 0, 0
@@ -302,7 +302,7 @@ def test_a_block_is_its_bottleneck_and_its_join(coded: CodedResNeXt, plain: Code
 
 
 @pytest.fixture
-def subjects(tmp_path: Path, coded: CodedResNeXt, plain: CodedResNeXt) -> tuple[Subject, Subject]:
+def subjects(tmp_path: Path, coded: CodedNetwork, plain: CodedNetwork) -> tuple[Subject, Subject]:
     """A coded and a plain run on the same noise."""
     data = noisy_data(DIGITS, train=6, val=4)
     return (
@@ -411,7 +411,7 @@ def test_a_run_that_cannot_be_compared_is_refused_before_the_work(
     renamed = replace(plain, run=replace(plain.run, classes=tuple(reversed(DIGITS))))
     with pytest.raises(InputError, match="has other classes"):
         evaluate_classifiers(subject, [0], plain=renamed, progress=never)
-    wider = CodedResNeXt({"s2": Stage(32, 2, 1, 1)}, 20, {}, num_classes=10, stem_channels=8)
+    wider = CodedNetwork({"s2": Stage(32, 2, 1, 1)}, 20, {}, num_classes=10, stem_channels=8)
     other = replace(plain, network=wider.eval())
     with pytest.raises(InputError, match="N=20"):
         evaluate_classifiers(subject, [0], plain=other, progress=never)
@@ -421,7 +421,7 @@ def test_from_100_classes_on_there_are_9_negatives_for_each_positive(tmp_path: P
     classes = tuple(f"class {number}" for number in range(100))
     schemes = {"s2": shipped("c100_8of20"), "s3": shipped("c100_4of20")}
     stages = {"s2": Stage(16, 2, 1, 2), "s3": Stage(16, 2, 1, 1)}
-    network = randomize(CodedResNeXt(stages, 20, schemes, num_classes=100, stem_channels=8))
+    network = randomize(CodedNetwork(stages, 20, schemes, num_classes=100, stem_channels=8))
     data = noisy_data(classes, train=2, val=3)
     subject = make_subject(tmp_path, network, data, schemes=schemes, batch_size=100)
     ood = noisy_data(("x",), train=1, val=40, name="other", seed=2)

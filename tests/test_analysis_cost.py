@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from codedtool.analysis.cost import compare_speed, cost, count_kept_bytes, count_macs, count_parameters
-from codedtool.models import CodedResNeXt, build_network
+from codedtool.models import CodedNetwork, build_network
 from codedtool.models.coded_sum import CodedSum
 from codedtool.models.pruning import extract_binary_classifier
 from tests.subjects import make_subject, noisy_data, randomize, shipped, tiny_schemes
@@ -23,7 +23,7 @@ FRACTIONS = {
 
 
 @pytest.fixture
-def tiny() -> CodedResNeXt:
+def tiny() -> CodedNetwork:
     return randomize(build_network("coded_resnext_tiny", tiny_schemes()))
 
 
@@ -40,7 +40,7 @@ def test_a_binary_classifier_keeps_the_paper_s_part_of_the_parameters(preset: st
     assert percent == pytest.approx(without_projections, abs=0.05)
 
 
-def test_parameters_without_projections_are_all_but_the_shortcuts_convolutions(tiny: CodedResNeXt) -> None:
+def test_parameters_without_projections_are_all_but_the_shortcuts_convolutions(tiny: CodedNetwork) -> None:
     expected = sum(value.numel() for name, value in tiny.named_parameters() if ".shortcut.0." not in name)
     assert count_parameters(tiny, projections=False) == expected < count_parameters(tiny)
 
@@ -62,7 +62,7 @@ def test_multiply_adds_of_the_plain_resnext50_are_those_of_table_5() -> None:
     assert macs == sum(sizes) + 2048 * 1000
 
 
-def test_multiply_adds_are_per_image_and_of_a_classifier_fewer(tiny: CodedResNeXt) -> None:
+def test_multiply_adds_are_per_image_and_of_a_classifier_fewer(tiny: CodedNetwork) -> None:
     one, three = (count_macs(tiny, torch.zeros(number, 3, 8, 8)) for number in (1, 3))
     # W_n^T W_n is a batch's, not an image's.
     metrics = sum(
@@ -73,7 +73,7 @@ def test_multiply_adds_are_per_image_and_of_a_classifier_fewer(tiny: CodedResNeX
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_counting_kept_bytes_leaves_the_network_as_it_was(tiny: CodedResNeXt, training: bool) -> None:
+def test_counting_kept_bytes_leaves_the_network_as_it_was(tiny: CodedNetwork, training: bool) -> None:
     tiny.train(training)
     before = {key: value.clone() for key, value in tiny.state_dict().items()}
     addresses = {key: value.data_ptr() for key, value in tiny.state_dict().items()}
@@ -88,7 +88,7 @@ def test_counting_kept_bytes_leaves_the_network_as_it_was(tiny: CodedResNeXt, tr
 
 def test_kept_bytes_of_a_chain_are_its_activations() -> None:
     """A network of stem and head alone keeps what one can list: inputs of BatchNorm and of ReLU's backward."""
-    network = CodedResNeXt({}, 2, {}, num_classes=2, stem_channels=8)
+    network = CodedNetwork({}, 2, {}, num_classes=2, stem_channels=8)
     kept = count_kept_bytes(network, torch.randn(64, 3, 16, 16))
     # Outputs of convolution and ReLU in float32; the rest is small beside them.
     assert kept == pytest.approx(2 * 8 * 16 * 16 * 4, rel=0.05)
@@ -116,7 +116,7 @@ def test_speeds_are_compared_in_turns() -> None:
     assert all(second >= 0 for second in seconds)
 
 
-def test_table_5_of_a_run(tiny: CodedResNeXt, tmp_path: Path) -> None:
+def test_table_5_of_a_run(tiny: CodedNetwork, tmp_path: Path) -> None:
     data = noisy_data(tuple("0123456789"), train=1, val=1)
     subject = make_subject(tmp_path, tiny, data, schemes=tiny_schemes())
     before = {key: value.clone() for key, value in tiny.state_dict().items()}

@@ -32,7 +32,7 @@ from codedtool.analysis.subject import NotApplicableError, Outputs, Subject, cla
 from codedtool.budget import silent
 from codedtool.data import eval_batches, load_dataset
 from codedtool.errors import InputError
-from codedtool.models import CodedResNeXt, build_network
+from codedtool.models import CodedNetwork, build_network
 from tests.subjects import make_subject, noisy_data, randomize, settle, tiny_schemes, with_batches_of
 
 DIGITS = tuple("0123456789")
@@ -50,13 +50,13 @@ def images() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def network(images: torch.Tensor) -> CodedResNeXt:
+def network(images: torch.Tensor) -> CodedNetwork:
     """The coded tiny network, in double precision, so that rounding decides no exit."""
     return settle(randomize(build_network("coded_resnext_tiny", tiny_schemes())).double(), images)
 
 
 @pytest.fixture(scope="module")
-def outputs(network: CodedResNeXt, images: torch.Tensor) -> Outputs:
+def outputs(network: CodedNetwork, images: torch.Tensor) -> Outputs:
     """What the whole network says, with targets that it hits now and then."""
     with torch.no_grad():
         output = network(images)
@@ -164,7 +164,7 @@ def test_exits_are_those_of_a_loop_over_single_images(rule: ExitRule, outputs: O
 @pytest.mark.parametrize("batch_size", [1, 37, IMAGES])
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_images_that_really_stop_get_the_answers_of_the_whole_network(
-    rule: ExitRule, batch_size: int, network: CodedResNeXt, images: torch.Tensor, outputs: Outputs
+    rule: ExitRule, batch_size: int, network: CodedNetwork, images: torch.Tensor, outputs: Outputs
 ) -> None:
     parts = [predict_with_exit(network, part, rule) for part in images.split(batch_size)]
     answers, exits = (torch.cat(list(column)) for column in zip(*parts, strict=True))
@@ -182,7 +182,7 @@ def test_the_rules_are_seen_to_stop_at_every_block(outputs: Outputs) -> None:
 
 
 def test_nothing_is_computed_for_images_that_have_stopped(
-    network: CodedResNeXt, images: torch.Tensor, outputs: Outputs
+    network: CodedNetwork, images: torch.Tensor, outputs: Outputs
 ) -> None:
     rule = ExitRule("agree", 2)
     sizes: list[int] = []
@@ -199,7 +199,7 @@ def test_nothing_is_computed_for_images_that_have_stopped(
 
 
 def test_multiply_adds_until_an_exit_end_with_those_of_the_whole_network(
-    network: CodedResNeXt, images: torch.Tensor
+    network: CodedNetwork, images: torch.Tensor
 ) -> None:
     found = exit_macs(network, images[:1])
     assert len(found) == LAYERS + 1
@@ -277,7 +277,7 @@ def test_what_is_no_rule_is_refused(text: str) -> None:
 
 
 def test_a_rule_of_more_blocks_than_there_are_never_stops(
-    network: CodedResNeXt, images: torch.Tensor, outputs: Outputs
+    network: CodedNetwork, images: torch.Tensor, outputs: Outputs
 ) -> None:
     for text in ("agree:5", "agree:1e30"):
         rule = ExitRule.parse(text)

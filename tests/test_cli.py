@@ -73,8 +73,9 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     recipe = (
         "--data --preset --epochs --batch-size --micro-batch --lr --min-lr --warmup-epochs --warmup-lr "
         "--cooldown-epochs --momentum --nesterov --weight-decay --norm-decay --label-smoothing --mu --p-drop "
-        "--exponent --crop-padding --random-resized-crop --flip --randaugment --erasing --erasing-count "
-        "--train-size --eval-size "
+        "--exponent --threshold --energy-norm --concatenate --gradient-masking --shortcuts --permutation "
+        "--crop-padding --random-resized-crop --flip --randaugment --erasing --erasing-count "
+        "--images-per-class --train-size --eval-size "
         "--ema-decay --sync-bn --skip-bad-images --seed --precision --channels-last --compile --data-dir --device "
         "--num-workers --checkpoint-minutes --tensorboard"
     )

@@ -49,6 +49,25 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_of_negatives_a_val_folder_is_enough(tree: Path) -> None:
+    shutil.rmtree(tree / "train")
+    with pytest.raises(InputError, match="train"):
+        load_dataset(f"folder:{tree}")
+    data = load_dataset(f"folder:{tree}", val_only=True)
+    assert (len(data.train), data.val.targets.tolist()) == (0, [0, 0, 1, 1, 2, 2])
+
+
+def test_the_first_images_of_each_class(tree: Path) -> None:
+    in_memory = load_dataset(f"folder:{tree}").train
+    fewer = in_memory.first_of_each_class(2)
+    assert fewer.targets.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (np.asarray(fewer.images) == np.asarray(in_memory.images)[[0, 1, 3, 4, 6, 7]]).all()
+    write_image(tree / "train" / "ant" / "3.png", (7, 7))
+    on_disk = load_dataset(f"folder:{tree}").train
+    assert on_disk.first_of_each_class(2).images == tuple(on_disk.images[number] for number in (0, 1, 4, 5, 7, 8))
+    assert on_disk.first_of_each_class(9).images == on_disk.images
+
+
 def test_folder_images_of_one_size_are_decoded_into_memory(tree: Path) -> None:
     reports: list[tuple[str, float, float | None]] = []
     data = load_dataset(

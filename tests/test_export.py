@@ -34,7 +34,7 @@ from codedtool.cli.export import export
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.errors import InputError
-from codedtool.models.network import CodedResNeXt, Stage
+from codedtool.models.network import CodedNetwork, Stage
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.training.recipe import recipe_for
@@ -59,7 +59,7 @@ def shipped_schemes() -> dict[str, CodingScheme]:
     }
 
 
-def lively(network: CodedResNeXt) -> CodedResNeXt:
+def lively(network: CodedNetwork) -> CodedNetwork:
     """With BatchNorms as after training: new ones are identities, and the last of a block switches its block off."""
     generator = torch.Generator().manual_seed(7)
     for module in network.modules():
@@ -71,19 +71,19 @@ def lively(network: CodedResNeXt) -> CodedResNeXt:
     return network.eval()
 
 
-def tiny(*, coded: bool = True) -> CodedResNeXt:
+def tiny(*, coded: bool = True) -> CodedNetwork:
     torch.manual_seed(3)
     return lively(build_network("coded_resnext_tiny", shipped_schemes()) if coded else build_network("resnext_tiny"))
 
 
-def micro(channels: int = 8) -> CodedResNeXt:
+def micro(channels: int = 8) -> CodedNetwork:
     """One coded block: exporting takes a second or two."""
     torch.manual_seed(4)
     schemes = {"s2": shipped_schemes()["s3"]}
-    return lively(CodedResNeXt({"s2": Stage(channels, 2, 1, 2)}, 10, schemes, num_classes=10, stem_channels=4))
+    return lively(CodedNetwork({"s2": Stage(channels, 2, 1, 2)}, 10, schemes, num_classes=10, stem_channels=4))
 
 
-def exported(network: CodedResNeXt, path: Path, kind: Kind, **changes: Any) -> ExportResult:
+def exported(network: CodedNetwork, path: Path, kind: Kind, **changes: Any) -> ExportResult:
     values: dict[str, Any] = {
         "normalization": NORMALIZATION,
         "image_size": SIZE,
@@ -109,7 +109,7 @@ def run_file(path: Path, images: torch.Tensor) -> tuple[dict[str, torch.Tensor],
     return program.module()(images), json.loads(files[METADATA_FILE])
 
 
-def assert_same(path: Path, network: CodedResNeXt) -> dict[str, str]:
+def assert_same(path: Path, network: CodedNetwork) -> dict[str, str]:
     """The file agrees with the network, image by image; returns its metadata."""
     images = torch.rand(7, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     outputs, metadata = run_file(path, images)

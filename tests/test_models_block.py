@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.coding.scheme import CodingScheme
-from codedtool.models.coded_sum import CodedSum
+from codedtool.models.coded_sum import CodedConcatenation, CodedSum
 from codedtool.models.energy import ENERGY_EPS, nearest_codeword, normalize_energies, subnn_energies
+from codedtool.models.variant import Variant
 from tests.literal import literal_coded_sum
 
 
@@ -40,7 +41,7 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.detach() - other.detach()).abs().max() / other.detach().abs().max().clamp_min(1e-30))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
 @given(
     seed=st.integers(0, 10_000),
     batch=st.integers(1, 4),
@@ -50,7 +51,14 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
     pixels=st.sampled_from([(1, 1), (3, 2), (4, 4)]),
     drop=st.booleans(),
     keep=st.sampled_from(["none", "one", "each"]),
-    exponent=st.sampled_from([2.0, 4.0]),
+    variant=st.builds(
+        Variant,
+        exponent=st.sampled_from([2.0, 4.0]),
+        threshold=st.sampled_from([0.0, 0.25]),
+        energy_norm=st.booleans(),
+        concatenate=st.booleans(),
+        gradient_masking=st.booleans(),
+    ),
     channels_last=st.booleans(),
 )
 def test_equals_the_literal_equations(
@@ -62,12 +70,15 @@ def test_equals_the_literal_equations(
     pixels: tuple[int, int],
     drop: bool,
     keep: str,
-    exponent: float,
+    variant: Variant,
     channels_last: bool,
 ) -> None:
     torch.manual_seed(seed)
     scheme = random_scheme(np.random.default_rng(seed), 4, N, 2)
-    module = CodedSum(d, C, scheme, exponent=exponent).double()
+    if variant.concatenate:
+        C *= N
+    kind = CodedConcatenation if variant.concatenate else CodedSum
+    module = kind(d, C, scheme, variant=variant).double()
     targets = torch.randint(0, 4, (batch,))
     h = torch.randn(batch, N * d, *pixels, dtype=torch.float64)
     if channels_last:
@@ -84,7 +95,18 @@ def test_equals_the_literal_equations(
     weight = module.conv.weight.detach().clone().requires_grad_()
     table = torch.tensor(scheme.table, dtype=torch.float64)
     total, energies, loss = literal_coded_sum(
-        h_literal, weight, table, targets, original_subnns=N, exponent=exponent, eps=ENERGY_EPS, **given_masks
+        h_literal,
+        weight,
+        table,
+        targets,
+        original_subnns=N,
+        exponent=variant.exponent,
+        threshold=variant.threshold,
+        energy_norm=variant.energy_norm,
+        concatenate=variant.concatenate,
+        gradient_masking=variant.gradient_masking,
+        eps=ENERGY_EPS,
+        **given_masks,
     )
     ((total * direction).sum() + 6 * loss).backward()
 

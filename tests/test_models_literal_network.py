@@ -10,12 +10,12 @@ import torch
 from benchmarks.literal_sum import make_literal
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
-from codedtool.models import CodedResNeXt, build_network
+from codedtool.models import CodedNetwork, build_network
 
 SCHEMES = [CodingScheme.load(Path(__file__).parent.parent / "schemes" / f"c10_{act}of10.npy") for act in (5, 3)]
 
 
-def tiny() -> CodedResNeXt:
+def tiny() -> CodedNetwork:
     torch.manual_seed(0)
     network = build_network("coded_resnext_tiny", SCHEMES, in_channels=1).double()
     for block in network.blocks:

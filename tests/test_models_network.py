@@ -11,7 +11,7 @@ import torch
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
-from codedtool.models import CodedResNeXt, assign_schemes, build_network, preset_for
+from codedtool.models import CodedNetwork, assign_schemes, build_network, preset_for
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
 
 SCHEMES = Path(__file__).parent.parent / "schemes"
@@ -29,11 +29,11 @@ TABLE1 = {
 }
 
 
-def build(preset: str) -> CodedResNeXt:
+def build(preset: str) -> CodedNetwork:
     return build_network(preset, [load(name) for name in TABLE1[preset][0]])
 
 
-def randomize(network: CodedResNeXt) -> CodedResNeXt:
+def randomize(network: CodedNetwork) -> CodedNetwork:
     """Weights and statistics as after some training: the last BatchNorms no longer hide the blocks."""
     generator = torch.Generator().manual_seed(5)
     for module in network.modules():

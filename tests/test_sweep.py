@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codedtool.analysis.sweep import parse_vary
+from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 
 SCHEMES = Path(__file__).parent.parent / "schemes"
@@ -91,6 +92,8 @@ def test_the_same_command_takes_what_is_there_and_adds_what_is_not(folder: tuple
         (["mu=1", "mu=2"], "twice"),
         (["seed=1,2"], "--seeds"),
         (["p_drop=0.1,1.5"], "p-drop"),
+        (["scheme=a.npy"], "exclude each other"),
+        (["scheme=a.npy+,b.npy"], "empty or repeated"),
     ],
 )
 def test_bad_grids_are_refused_before_anything_is_trained(vary: list[str], said: str, tmp_path: Path) -> None:
@@ -98,6 +101,24 @@ def test_bad_grids_are_refused_before_anything_is_trained(vary: list[str], said:
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_schemes_vary_and_so_do_the_ratios_of_the_stages(tmp_path: Path) -> None:
+    five, three = (str(SCHEMES / f"c10_{act}of10.npy") for act in (5, 3))
+    small = ["--data", "digits", "--preset", "coded_resnext_tiny", "--epochs", "1", "--images-per-class", "20"]
+    vary = ["--vary", f"scheme={five}+{three},{three}+{five}", "--stages", "s2,s3", "--vary", "permutation=0,1"]
+    done = run("sweep", *small, *vary, "--name", "grid", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout)["points"]
+    sets = ["c10_5of10+c10_3of10", "c10_3of10+c10_5of10"]
+    assert [(point["scheme"], point["permutation"]) for point in points] == [(s, p) for s in sets for p in (0, 1)]
+    acts = [
+        [CodingScheme.load(tmp_path / point["runs"][0] / "schemes" / f"{stage}.npy").act for stage in ("s2", "s3")]
+        for point in points
+    ]
+    assert acts == [[5, 3], [5, 3], [3, 5], [3, 5]]
+    again = run("sweep", *small, *vary, "--name", "grid", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout) == json.loads(done.stdout)
 
 
 @given(st.text(max_size=30))

@@ -6,19 +6,16 @@ Shape suffixes: B images of a batch, N subNNs, d bottleneck channels of a subNN,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from codedtool.analysis.subject import Subject
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
 from codedtool.models.coded_sum import CodedSum
-from codedtool.models.energy import normalize_energies, subnn_energies
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 
 # Bin numbers are held in a byte.
 _MOST_BINS = 256
@@ -208,7 +205,7 @@ class ActivationsResult:
         ]
 
 
-def default_block(network: CodedResNeXt) -> str:
+def default_block(network: CodedNetwork) -> str:
     """The paper's choice: the second coded block of the last coded stage; its only one where it has one."""
     stages = [network.block_stages[index] for index in network.coded_indices]
     first = stages.index(stages[-1])
@@ -259,7 +256,8 @@ def activations(
                 features = before(features).features
             h_BDHW = chosen.bottleneck(features)
         codewords_BN = subject.runtime.put(codewords_KN[targets_B])
-        for n, output_BCHW in enumerate(_normalized_outputs(h_BDHW, coded_sum, num_subnns)):
+        for n, output_BCHW in enumerate(coded_sum.outputs(h_BDHW, num_subnns)):
+            output_BCHW.abs_()
             active, inactive = histograms[n]
             active.add(output_BCHW[codewords_BN[:, n]])
             inactive.add(output_BCHW[~codewords_BN[:, n]])
@@ -280,17 +278,3 @@ def activations(
             for n, (active, inactive) in enumerate(histograms)
         ),
     )
-
-
-def _normalized_outputs(h_BDHW: torch.Tensor, coded_sum: CodedSum, num_subnns: int) -> Iterator[torch.Tensor]:
-    """|tbar_n| of the first subNNs, one by one, (B, C, H, W) in float32 (float64 for float64 activations)."""
-    h_BDHW = h_BDHW.to(torch.promote_types(h_BDHW.dtype, torch.float32))
-    weight_CD = coded_sum.conv.weight.to(h_BDHW.dtype)
-    energies_BN = subnn_energies(h_BDHW, weight_CD, coded_sum.num_subnns)
-    _, inverse_root_B1 = normalize_energies(energies_BN, coded_sum.num_subnns)
-    width_d = weight_CD.shape[1] // coded_sum.num_subnns
-    for n in range(num_subnns):
-        part = slice(n * width_d, (n + 1) * width_d)
-        # The factor goes in before the convolution, where there are d channels to scale and not C.
-        scaled_BdHW = h_BDHW[:, part] * inverse_root_B1[:, :, None, None]
-        yield functional.conv2d(scaled_BdHW, weight_CD[:, part]).abs_()

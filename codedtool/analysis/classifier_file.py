@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.errors import InputError
 from codedtool.files import refuse_existing, write_atomically
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
+from codedtool.models.variant import Variant
 
 _FORMAT = 1
 
@@ -45,7 +46,7 @@ class BinaryClassifier:
         metadata: provenance: preset, schemes, run, checkpoint and version, all text.
     """
 
-    network: CodedResNeXt
+    network: CodedNetwork
     class_name: str
     threshold: float
     normalization: Normalization
@@ -93,6 +94,7 @@ def save_binary_classifier(
         "image_size": subject.recipe.eval_size,
         "normalization": {"mean": list(subject.run.normalization.mean), "std": list(subject.run.normalization.std)},
         "preset": subject.recipe.preset,
+        "variant": asdict(network.variant),
         "codewords": words,
         "metrics": dict(metrics),
         "provenance": subject.run.metadata()
@@ -132,7 +134,8 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
             )
         schemes = {stage: _lone_class(word) for stage, word in document["codewords"].items()}
         # The whole network's shape, from which the class's is cut; all weights are the file's.
-        network = extract_binary_classifier(build_network(document["preset"], schemes), 0)
+        variant = Variant(**document.get("variant", {}))
+        network = extract_binary_classifier(build_network(document["preset"], schemes, variant=variant), 0)
         network.load_state_dict(tensors)
         return BinaryClassifier(
             network=network.eval(),

@@ -15,8 +15,8 @@ from torch import nn
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
-from codedtool.models.blocks import ResNeXtBlock
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.blocks import Block
+from codedtool.models.network import CodedNetwork
 from codedtool.models.pruning import active_channels, class_row, path_schemes, prune_block
 
 # Tails of classes are kept for the next batch up to this size; those beyond are sliced anew for every batch, which
@@ -28,7 +28,7 @@ class _Tail(NamedTuple):
     """What one class has of its own."""
 
     channels_D: torch.Tensor
-    blocks: tuple[ResNeXtBlock, ...]
+    blocks: tuple[Block, ...]
     row: nn.Linear
 
 
@@ -46,7 +46,7 @@ class BinaryClassifiers:
 
     def __init__(
         self,
-        network: CodedResNeXt,
+        network: CodedNetwork,
         class_indices: Sequence[int],
         *,
         schemes: Mapping[str, CodingScheme] | None = None,
@@ -74,7 +74,7 @@ class BinaryClassifiers:
             own = tail.blocks[0].join(h_BDHW[:, tail.channels_D], shortcut_BCHW).features
             for block in tail.blocks[1:]:
                 own = block(own).features
-            columns.append(tail.row(network.pool(own).flatten(1)).float())
+            columns.append(tail.row(network.pooled(own)).float())
         return torch.cat(columns, dim=1)
 
     def _tail(self, class_index: int) -> _Tail:

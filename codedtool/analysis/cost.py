@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codedtool.analysis.subject import Subject
 from codedtool.budget import Progress, silent
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network, get_preset
 from codedtool.models.pruning import extract_binary_classifier
 
@@ -95,7 +95,7 @@ class CostResult:
         }
 
 
-def count_parameters(network: CodedResNeXt, *, projections: bool = True) -> int:
+def count_parameters(network: CodedNetwork, *, projections: bool = True) -> int:
     """Parameters of a network, with or without the 1x1 convolutions of its projection shortcuts."""
     total = sum(parameter.numel() for parameter in network.parameters())
     if projections:
@@ -117,7 +117,7 @@ def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor
     return counter.get_total_flops() // 2 // len(images_BCHW)
 
 
-def count_kept_bytes(network: CodedResNeXt, images_BCHW: torch.Tensor) -> int:
+def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
     """Bytes per image that autograd keeps for the backward pass, each storage once, parameters and inputs left out."""
     known = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     known.add(images_BCHW.untyped_storage().data_ptr())
@@ -221,14 +221,14 @@ def _loss(output: Any, targets: torch.Tensor) -> torch.Tensor:
     return loss + sum(output.coding_losses) if output.coding_losses else loss
 
 
-def _step(network: CodedResNeXt, images_BCHW: torch.Tensor) -> None:
+def _step(network: CodedNetwork, images_BCHW: torch.Tensor) -> None:
     """One forward and backward pass in evaluation mode, which leaves the network as it was."""
     targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
     _loss(network(images_BCHW, targets), targets).backward()
     network.zero_grad(set_to_none=True)
 
 
-def _peak_bytes(network: CodedResNeXt, images_BCHW: torch.Tensor) -> int | None:
+def _peak_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int | None:
     if images_BCHW.device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(images_BCHW.device)

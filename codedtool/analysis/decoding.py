@@ -19,7 +19,7 @@ from codedtool.analysis.subject import Outputs, Subject, collect_outputs
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
 from codedtool.models.coded_sum import CodedSum
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 from codedtool.training.run import Run
 
 # Margins of the curve; a margin is at most 1, and 0 stops at the first coded block.
@@ -187,7 +187,7 @@ class _Watch:
 
 @torch.no_grad()
 def predict_with_exit(
-    network: CodedResNeXt, images_BCHW: torch.Tensor, rule: ExitRule
+    network: CodedNetwork, images_BCHW: torch.Tensor, rule: ExitRule
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Answers with early exit: images that satisfy the rule leave the batch, and nothing more is computed for them.
 
@@ -234,7 +234,7 @@ def exits_of(outputs: Outputs, schemes_KN: list[torch.Tensor], rule: ExitRule) -
     return answers_n, exits_n
 
 
-def exit_macs(network: CodedResNeXt, image_1CHW: torch.Tensor) -> list[int]:
+def exit_macs(network: CodedNetwork, image_1CHW: torch.Tensor) -> list[int]:
     """Multiply-adds until each coded block has answered, in order, and last those of the whole network."""
     found, total = [], count_macs(network.stem, image_1CHW)
     with torch.no_grad():

@@ -30,7 +30,7 @@ from codedtool.budget import Progress, silent
 from codedtool.data import Normalization, normalize
 from codedtool.errors import CodedtoolError, InputError
 from codedtool.files import refuse_existing, write_atomically
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 from codedtool.training.checkpoint import Which
 from codedtool.training.run import Run
 
@@ -153,7 +153,7 @@ def export_classifier(
 
 
 def export_network(
-    network: CodedResNeXt,
+    network: CodedNetwork,
     path: Path,
     *,
     kind: Kind,
@@ -203,13 +203,13 @@ def export_network(
     return ExportResult(path, kind, len(content), difference, output_names(network))
 
 
-def output_names(network: CodedResNeXt) -> tuple[str, ...]:
+def output_names(network: CodedNetwork) -> tuple[str, ...]:
     """``logits``, then ``energies.BLOCK`` of every coded block."""
     return ("logits", *(f"energies.{name}" for name in network.block_names))
 
 
 def describe(
-    network: CodedResNeXt, normalization: Normalization, *, image_size: int, class_names: Sequence[str]
+    network: CodedNetwork, normalization: Normalization, *, image_size: int, class_names: Sequence[str]
 ) -> dict[str, str]:
     """What a user of the file has to know, as text: version, class names, input, outputs; the lists are JSON."""
     return {
@@ -235,7 +235,7 @@ class Deployed(nn.Module):
     mean_C11: torch.Tensor
     std_C11: torch.Tensor
 
-    def __init__(self, network: CodedResNeXt, normalization: Normalization) -> None:
+    def __init__(self, network: CodedNetwork, normalization: Normalization) -> None:
         super().__init__()
         self.network = network
         self.names = output_names(network)
@@ -256,7 +256,7 @@ def _check_target(path: Path, kind: Kind, *, force: bool) -> None:
     refuse_existing(path, force=force)
 
 
-def _check_onnx(network: CodedResNeXt) -> None:
+def _check_onnx(network: CodedNetwork) -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise InputError(
@@ -343,7 +343,7 @@ def _open_torch(content: bytes) -> Callable[[torch.Tensor], Outputs]:
 @torch.no_grad()
 def _largest_difference(
     exported: Callable[[torch.Tensor], Outputs],
-    network: CodedResNeXt,
+    network: CodedNetwork,
     normalization: Normalization,
     *,
     image_size: int,

@@ -19,7 +19,7 @@ import torch
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, Split, eval_batches, load_dataset, normalize
 from codedtool.errors import InputError
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 from codedtool.training.checkpoint import Which
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import Run
@@ -47,7 +47,7 @@ class Subject:
     """
 
     run: Run
-    network: CodedResNeXt
+    network: CodedNetwork
     recipe: Recipe
     runtime: Runtime
     checkpoint: str
@@ -220,7 +220,8 @@ def find_negatives(
     """A data set of other classes, whose validation images are out-of-distribution negatives (section 4.3).
 
     Args:
-        name: a data set, or "none"; None: the paper's choice (CIFAR-100 for CIFAR-10 and the reverse) if it is there.
+        name: a data set (of a folder, val/ is enough), or "none"; None: the paper's choice (CIFAR-100 for CIFAR-10 and
+            the reverse) if it is there.
 
     Returns:
         None without one.
@@ -233,7 +234,9 @@ def find_negatives(
     if name is not None:
         if name == subject.data.name:
             raise InputError(f"--ood {name} is the data set of the run itself; name one with other classes")
-        return load_dataset(name, data_dir=Path(subject.recipe.data_dir), download=download, progress=progress)
+        return load_dataset(
+            name, data_dir=Path(subject.recipe.data_dir), download=download, val_only=True, progress=progress
+        )
     usual = {"cifar10": "cifar100", "cifar100": "cifar10"}.get(subject.data.name)
     if usual is None:
         return None

@@ -19,7 +19,11 @@ from codedtool.errors import InputError
 from codedtool.training.loop import Interrupted
 from codedtool.training.recipe import Recipe, check_key, value_types
 from codedtool.training.run import Run
+from codedtool.training.stages import permuted
 from codedtool.training.train import resume, train
+
+# What varies beside the recipe's values: the sets of schemes.
+SCHEME = "scheme"
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,16 +77,23 @@ class SweepResult:
 
 
 def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
-    """``mu=0,1,2`` -> ("mu", (0.0, 1.0, 2.0)).
+    """``mu=0,1,2`` -> ("mu", (0.0, 1.0, 2.0)); ``scheme=A.npy+B.npy,C.npy`` -> ("scheme", (("A.npy", "B.npy"), ...)).
 
     Raises:
         InputError: not of this form, no key of the recipe (the nearest is named), or a value of another type.
     """
     name, equals, values = text.partition("=")
     key = name.strip().replace("-", "_")
+    if key == SCHEME and values.strip():
+        sets = tuple(tuple(file.strip() for file in part.split("+")) for part in values.split(","))
+        if not all(all(files) for files in sets) or len(set(sets)) < len(sets):
+            raise InputError(
+                f"--vary {text!r}: an empty or repeated set of files; write scheme=A.npy+B.npy,C.npy+D.npy"
+            )
+        return key, sets
     if not equals or not values.strip():
         raise InputError(f"--vary {text!r} is not of the form mu=0,1,2")
-    check_key(key, value_types(), what="--vary")
+    check_key(key, {**value_types(), SCHEME: None}, what="--vary")
     if key == "seed":
         raise InputError("--vary seed: seeds are repeated at every point of the grid; give their number with --seeds")
     kind = value_types()[key]
@@ -105,6 +116,7 @@ def sweep(
     schemes: Mapping[str, CodingScheme],
     vary: Mapping[str, Sequence[Any]],
     *,
+    scheme_sets: Mapping[str, Mapping[str, CodingScheme]] | None = None,
     folder: Path,
     num_seeds: int = 1,
     download: bool = True,
@@ -115,7 +127,8 @@ def sweep(
 
     Args:
         recipe, schemes: what all runs share.
-        vary: key of the recipe -> values.
+        vary: key of the recipe -> values; "scheme" -> names of ``scheme_sets``.
+        scheme_sets: name -> stage -> scheme, instead of ``schemes`` where "scheme" varies.
         folder: holds one run per combination and seed.
         num_seeds: seeds recipe.seed, recipe.seed + 1, ...
         budget: asking it to stop saves a checkpoint and raises `Interrupted`; the same call goes on from there.
@@ -130,7 +143,7 @@ def sweep(
     seeds = tuple(recipe.seed + number for number in range(num_seeds))
     combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
     # A value out of its range is said before the first training.
-    recipes = [recipe.with_values(values) for values in combinations]
+    recipes = [recipe.with_values({k: v for k, v in values.items() if k != SCHEME}) for values in combinations]
     points = []
     for number, (values, varied) in enumerate(zip(combinations, recipes, strict=True)):
         figures, runs = [], []
@@ -139,7 +152,7 @@ def sweep(
             progress("sweep", number * len(seeds) + seeds.index(seed), len(recipes) * len(seeds), name)
             run = _trained(
                 varied.with_values({"seed": seed}),
-                schemes,
+                scheme_sets[values[SCHEME]] if scheme_sets is not None and SCHEME in values else schemes,
                 name,
                 folder,
                 download=download,
@@ -176,7 +189,7 @@ def _trained(
         ).run
     run = Run.load(name, folder=folder)
     different = run.recipe.differences(recipe, only_result=True)
-    if different or run.schemes != schemes:
+    if different or run.schemes != permuted(schemes, recipe.permutation):
         what = ", ".join(f"{key} {mine!r} instead of {given!r}" for key, (mine, given) in different.items())
         raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another --name")
     if len(run.metrics()) < recipe.epochs:

@@ -25,13 +25,19 @@ from codedtool.errors import InputError
 
 if TYPE_CHECKING:
     from codedtool.analysis.sweep import SweepResult
+    from codedtool.coding.scheme import CodingScheme
 
 
 @verb
 @with_recipe_flags()
 def sweep(
     vary: Annotated[
-        list[str], typer.Option("--vary", help="KEY=VALUE,VALUE,… of a recipe's value, as mu=0,1,2; repeat for a grid.")
+        list[str],
+        typer.Option(
+            "--vary",
+            help="KEY=VALUE,VALUE,… of a recipe's value, as mu=0,1,2, or scheme=A.npy+B.npy,C.npy+D.npy for sets of "
+            "schemes; repeat for a grid.",
+        ),
     ],
     name: Annotated[str, typer.Option("--name", help="Folder under runs/ that holds the grid's runs and its files.")],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds per point, from --seed on.")] = 1,
@@ -55,7 +61,7 @@ def sweep(
     budget = Budget()
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress, finishing_the_step(budget):
         progress("loading PyTorch", 0, None)
-        from codedtool.analysis.sweep import parse_vary, save_sweep
+        from codedtool.analysis.sweep import SCHEME, parse_vary, save_sweep
         from codedtool.analysis.sweep import sweep as analyse
         from codedtool.report.figures_sweep import draw_sweep
         from codedtool.training.loop import Interrupted
@@ -67,12 +73,30 @@ def sweep(
             if key in grid or key in given:
                 raise InputError(f"--vary {key}: it is given twice")
             grid[key] = found
-        recipe, assignment = resolve(schemes, stages, uncoded_stages, config, given)
+        if SCHEME in grid and schemes:
+            raise InputError("--vary scheme and --scheme exclude each other")
+        sets = {"+".join(Path(file).stem for file in files): files for files in grid.get(SCHEME, ())}
+        if len(sets) < len(grid.get(SCHEME, ())):
+            raise InputError("--vary scheme: two sets of files have the same names; rename the files")
+        resolved = {
+            label: resolve([Path(file) for file in files], stages, uncoded_stages, config, given)
+            for label, files in sets.items()
+        }
+        if SCHEME in grid:
+            grid[SCHEME] = tuple(sets)
+            recipe = next(iter(resolved.values()))[0]
+            if any(one != recipe for one, _ in resolved.values()):
+                raise InputError("--vary scheme: the sets do not fit one --preset; name it")
+            assigned: dict[str, CodingScheme] = {}
+        else:
+            recipe, assignment = resolve(schemes, stages, uncoded_stages, config, given)
+            assigned = assignment.schemes
         try:
             result = analyse(
                 recipe,
-                assignment.schemes,
+                assigned,
                 grid,
+                scheme_sets={label: found.schemes for label, (_, found) in resolved.items()},
                 folder=DEFAULT_FOLDER / name,
                 num_seeds=seeds,
                 download=not no_download,

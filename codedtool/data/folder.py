@@ -40,22 +40,26 @@ class _SizesDifferError(Exception):
     """An image does not have the size of the first one."""
 
 
-def load_folder(path: Path, *, skip_bad_images: bool, progress: Progress) -> ImageData:
+def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, progress: Progress) -> ImageData:
     """Find the images below ``path``/train and ``path``/val; classes are the names of their folders, sorted.
 
     Images of one size that fit into `MEMORY_LIMIT` are decoded now, in threads; others when they are needed.
 
     Args:
         skip_bad_images: leave out unreadable images, with a warning that counts them.
+        val_only: do not look at ``path``/train; the training split is empty.
 
     Raises:
         InputError: a missing folder, class lists that differ, a class without images, an unreadable image.
     """
     if not path.is_dir():
         raise InputError(f"folder:{path}: no folder {path.absolute()}; {_LAYOUT}")
-    train_classes, train_files, train_targets = _find(path / "train", progress)
-    val_classes, val_files, val_targets = _find(path / "val", progress)
-    _check_same(path, train_classes, val_classes)
+    train_classes, train_files, train_targets = None, [], np.empty(0, dtype=np.int64)
+    if not val_only:
+        train_classes, train_files, train_targets = _find(path / "train", progress)
+    classes, val_files, val_targets = _find(path / "val", progress)
+    if train_classes is not None:
+        _check_same(path, train_classes, classes)
     try:
         train, val = _in_memory(train_files, train_targets, val_files, val_targets, skip_bad_images, progress)
         how = f"of {train.image_size[1]}x{train.image_size[0]} pixels" if train.image_size else ""
@@ -66,7 +70,7 @@ def load_folder(path: Path, *, skip_bad_images: bool, progress: Progress) -> Ima
     return ImageData(
         name=f"folder:{path}",
         description=f"{path}: {len(train)} training and {len(val)} validation images {how}",
-        classes=train_classes,
+        classes=classes,
         train=train,
         val=val,
         normalization=IMAGENET_NORMALIZATION,

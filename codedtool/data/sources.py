@@ -24,6 +24,7 @@ def load_dataset(
     data_dir: Path = Path("data"),
     download: bool = True,
     skip_bad_images: bool = False,
+    val_only: bool = False,
     progress: Progress = silent,
 ) -> ImageData:
     """Find, fetch or make a data set.
@@ -33,6 +34,7 @@ def load_dataset(
         data_dir: where CIFAR lies, or is put.
         download: fetch CIFAR where it is missing.
         skip_bad_images: leave unreadable images of a folder out, with a warning that counts them, instead of stopping.
+        val_only: a folder needs no train/; its training split is empty.
         progress: where to report.
 
     Raises:
@@ -43,7 +45,8 @@ def load_dataset(
     if kind == "folder":
         from codedtool.data.folder import load_folder
 
-        return load_folder(Path(rest).expanduser(), skip_bad_images=skip_bad_images, progress=progress)
+        path = Path(rest).expanduser()
+        return load_folder(path, skip_bad_images=skip_bad_images, val_only=val_only, progress=progress)
     if kind == "digits":
         from codedtool.data.small import load_digits
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,13 @@ class Split:
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) of images in memory; None for files, which may differ."""
         return self.images.shape[1:3] if isinstance(self.images, np.ndarray) else None
+
+    def first_of_each_class(self, count: int) -> Split:
+        """The first ``count`` images of every class, in the order they have here; a class with fewer keeps all."""
+        kept = np.sort(np.concatenate([np.flatnonzero(self.targets == k)[:count] for k in np.unique(self.targets)]))
+        if isinstance(self.images, np.ndarray):
+            return replace(self, images=self.images[kept], targets=self.targets[kept])
+        return replace(self, images=tuple(self.images[number] for number in kept), targets=self.targets[kept])
 
 
 @dataclass(frozen=True, eq=False)

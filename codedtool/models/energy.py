@@ -54,17 +54,26 @@ def normalize_energies(energies_BN: torch.Tensor, num_subnns: int) -> tuple[torc
 
 
 def coding_loss(
-    normalized_BN: torch.Tensor, codewords_BN: torch.Tensor, ratio: float, *, exponent: float = 4.0
+    normalized_BN: torch.Tensor,
+    codewords_BN: torch.Tensor,
+    ratio: float,
+    *,
+    exponent: float = 4.0,
+    threshold: float = 0.0,
 ) -> torch.Tensor:
-    """L_code, eq. 5: the mean over samples and subNNs of ``|r E(tbar_n) - w_{k,n}|^exponent``.
+    """L_code, eq. 5: the mean over samples and subNNs of ``max(|r E(tbar_n) - w_{k,n}| - threshold, 0)^exponent``.
 
     Args:
         normalized_BN: E(tbar_n) of `normalize_energies`.
         codewords_BN: 0/1 in the same floating type, the codeword of each sample's class.
         ratio: r = N_act / N.
         exponent: 4 in the paper; 2 and 1 are its ablation (section 3.1.2).
+        threshold: 0 in the paper.
     """
-    return (ratio * normalized_BN - codewords_BN).abs().pow(exponent).mean()
+    errors_BN = (ratio * normalized_BN - codewords_BN).abs()
+    if threshold:
+        errors_BN = (errors_BN - threshold).clamp_min(0)
+    return errors_BN.pow(exponent).mean()
 
 
 def nearest_codeword(energies_BN: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
@@ -105,6 +114,62 @@ def normalized_sum(
     return _NormalizedSum.apply(
         h_BDHW, weight_CD, keep_mask, drop_mask, num_subnns, num_subnns if original_subnns is None else original_subnns
     )
+
+
+def unnormalized_sum(
+    h_BDHW: torch.Tensor,
+    weight_CD: torch.Tensor,
+    num_subnns: int,
+    *,
+    keep_mask: torch.Tensor | None = None,
+    drop_mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``sum_n drop_n t_n`` and E(t_n): `normalized_sum` without the Energy Normalization, an ablation."""
+    energies_BN = subnn_energies(h_BDHW, weight_CD, num_subnns)
+    if keep_mask is not None:
+        energies_BN = energies_BN * keep_mask
+    for mask in (keep_mask, drop_mask):
+        if mask is not None:
+            h_BDHW = h_BDHW * _spread(mask.expand_as(energies_BN), h_BDHW)
+    return functional.conv2d(h_BDHW, weight_CD), energies_BN
+
+
+def normalized_concatenation(
+    h_BDHW: torch.Tensor,
+    weight_Cd: torch.Tensor,
+    num_subnns: int,
+    *,
+    original_subnns: int,
+    energy_norm: bool = True,
+    keep_mask: torch.Tensor | None = None,
+    drop_mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The outputs ``drop_n tbar_n`` beside each other, and E(tbar_n): section 4.3.1's ablation of the sum.
+
+    Args:
+        h_BDHW: as for `subnn_energies`.
+        weight_Cd: (C, d, 1, 1), of a convolution with N groups: each subNN makes C / N channels.
+        num_subnns, original_subnns, keep_mask, drop_mask: as for `normalized_sum`.
+        energy_norm: False: outputs and energies as they are.
+
+    Returns:
+        (B, C, H, W) and (B, N). These outputs are no more than a block's own, so they are in memory.
+    """
+    outputs_BNCHW = functional.conv2d(h_BDHW, weight_Cd, groups=num_subnns).unflatten(1, (num_subnns, -1))
+    accumulate = torch.promote_types(outputs_BNCHW.dtype, torch.float32)
+    energies_BN = outputs_BNCHW.to(accumulate).square().mean(dim=(2, 3, 4))
+    if keep_mask is not None:
+        energies_BN = energies_BN * keep_mask
+    scale_BN = torch.ones_like(energies_BN)
+    if energy_norm:
+        energies_BN, inverse_root_B1 = normalize_energies(energies_BN, original_subnns)
+        scale_BN = inverse_root_B1.expand_as(energies_BN)
+    for mask in (keep_mask, drop_mask):
+        if mask is not None:
+            scale_BN = scale_BN * mask
+    limit = torch.finfo(outputs_BNCHW.dtype).max
+    scale_BN = scale_BN.clamp(-limit, limit).to(outputs_BNCHW.dtype)
+    return (outputs_BNCHW * scale_BN[:, :, None, None, None]).flatten(1, 2), energies_BN
 
 
 def _by_subnn(h_BDHW: torch.Tensor, num_subnns: int) -> torch.Tensor:

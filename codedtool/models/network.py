@@ -1,4 +1,4 @@
-"""Coded ResNeXt: a ResNeXt whose coded stages follow coding schemes (sections 3.1 and 3.2, table 1)."""
+"""Networks whose coded stages follow coding schemes (sections 3.1 and 3.2, table 1; MobileNetV2: appendix E)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from codedtool.coding.scheme import CodingScheme
-from codedtool.models.blocks import BlockOutput, ResNeXtBlock
+from codedtool.models.blocks import Block, BlockOutput, InvertedResidual, ResNeXtBlock
 from codedtool.models.coded_sum import CodedSum
 from codedtool.models.energy import nearest_codeword
+from codedtool.models.variant import PAPER, Variant
 
 
 class Output(NamedTuple):
@@ -38,36 +39,88 @@ class Stage:
     num_blocks: int
     stride: int
 
+    def build_block(
+        self, number: int, in_channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant
+    ) -> Block:
+        """Block ``number`` (0-based) of the stage."""
+        return ResNeXtBlock(
+            in_channels,
+            _out_channels(self.out_channels, num_subnns, scheme, variant),
+            num_subnns,
+            self.subnn_channels,
+            stride=self.stride if number == 0 else 1,
+            scheme=scheme,
+            variant=variant,
+        )
 
-class CodedResNeXt(nn.Module):
-    """Stem, stages of `ResNeXtBlock`, global average, and a linear layer without bias.
+
+@dataclass(frozen=True)
+class InvertedStage:
+    """One row of MobileNetV2's table 2: ``num_blocks`` blocks ``expansion`` times as wide as their input inside.
+
+    Attributes:
+        out_channels, num_blocks, stride: as of `Stage`.
+        expansion: t of that table.
+        multiple: the width is made a multiple of this: N in stages that schemes may code.
+    """
+
+    out_channels: int
+    expansion: int
+    num_blocks: int
+    stride: int
+    multiple: int = 1
+
+    def build_block(
+        self, number: int, in_channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant
+    ) -> Block:
+        """Block ``number`` (0-based) of the stage."""
+        return InvertedResidual(
+            in_channels,
+            _out_channels(self.out_channels, num_subnns, scheme, variant),
+            num_subnns,
+            _nearest_multiple(self.expansion * in_channels, self.multiple),
+            stride=self.stride if number == 0 else 1,
+            scheme=scheme,
+            variant=variant,
+        )
+
+
+StemKind = Literal["cifar", "imagenet", "mobilenet", "mobilenet-cifar"]
+
+
+class CodedNetwork(nn.Module):
+    """Stem, stages of blocks, global average, and a linear layer without bias.
 
     Args:
         stages: name -> stage, in order.
         num_subnns: N of every block.
-        schemes: stage name -> the scheme that codes its blocks; other stages are plain ResNeXt (r = 1).
+        schemes: stage name -> the scheme that codes its blocks; other stages are plain (r = 1).
         num_classes: K.
-        stem: "cifar" (3x3, stride 1) or "imagenet" (7x7 stride 2, then 3x3 max-pooling stride 2).
+        stem: "cifar" (3x3, stride 1), "imagenet" (7x7 stride 2, then 3x3 max-pooling stride 2), or MobileNetV2's
+            ("mobilenet": 3x3 stride 2 with ReLU6; "mobilenet-cifar": stride 1).
         stem_channels: channels after the stem.
+        head_channels: of MobileNetV2's 1x1 convolution after the last block; 0: none.
         in_channels: channels of an image.
-        exponent: of the coding loss.
+        variant: the ablations.
 
-    Blocks of consecutive coded blocks with the same scheme share one drop mask per sample and form a drop group.
+    Consecutive coded blocks with the same scheme share one drop mask per sample and form a drop group.
     """
 
     def __init__(
         self,
-        stages: Mapping[str, Stage],
+        stages: Mapping[str, Stage | InvertedStage],
         num_subnns: int,
         schemes: Mapping[str, CodingScheme],
         *,
         num_classes: int,
-        stem: Literal["cifar", "imagenet"] = "cifar",
+        stem: StemKind = "cifar",
         stem_channels: int = 64,
+        head_channels: int = 0,
         in_channels: int = 3,
-        exponent: float = 4.0,
+        variant: Variant = PAPER,
     ) -> None:
         super().__init__()
+        self.variant = variant
         self.stem = _stem(stem, in_channels, stem_channels)
         self.block_list = nn.ModuleList()
         block_names: list[str] = []
@@ -85,18 +138,10 @@ class CodedResNeXt(nn.Module):
                     if not drop_schemes or drop_schemes[-1] != scheme:
                         drop_schemes.append(scheme)
                     drop_groups.append(len(drop_schemes) - 1)
-                block = ResNeXtBlock(
-                    channels,
-                    stage.out_channels,
-                    num_subnns,
-                    stage.subnn_channels,
-                    stride=stage.stride if number == 0 else 1,
-                    scheme=scheme,
-                    exponent=exponent,
-                )
+                block = stage.build_block(number, channels, num_subnns, scheme, variant)
                 self.block_list.append(block)
                 block_stages.append(name)
-                channels = stage.out_channels
+                channels = block.expand_bn.num_features
         self.num_classes = num_classes
         self.block_names = tuple(block_names)
         self.block_stages = tuple(block_stages)
@@ -104,19 +149,24 @@ class CodedResNeXt(nn.Module):
         self.drop_groups = tuple(drop_groups)
         self.drop_group_lengths = tuple(scheme.length for scheme in drop_schemes)
         self.schemes = dict(schemes)
+        self.last: nn.Module = nn.Identity()
+        if head_channels:
+            self.last = nn.Sequential(
+                nn.Conv2d(channels, head_channels, 1, bias=False), nn.BatchNorm2d(head_channels), nn.ReLU6()
+            )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, num_classes, bias=False)
+        self.fc = nn.Linear(head_channels or channels, num_classes, bias=False)
         self._initialize()
 
     @property
-    def coded_blocks(self) -> tuple[ResNeXtBlock, ...]:
+    def coded_blocks(self) -> tuple[Block, ...]:
         """The coded blocks in order, one per name of `block_names`."""
         return tuple(self.blocks[index] for index in self.coded_indices)
 
     @property
-    def blocks(self) -> tuple[ResNeXtBlock, ...]:
+    def blocks(self) -> tuple[Block, ...]:
         """All blocks in order."""
-        return tuple(block for block in self.block_list if isinstance(block, ResNeXtBlock))
+        return tuple(block for block in self.block_list if isinstance(block, Block))
 
     def forward(
         self,
@@ -170,7 +220,11 @@ class CodedResNeXt(nn.Module):
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) from the last block's output."""
-        return self.fc(self.pool(features).flatten(1))
+        return self.fc(self.pooled(features))
+
+    def pooled(self, features: torch.Tensor) -> torch.Tensor:
+        """What the linear layer sees (B, channels), from the last block's output."""
+        return self.pool(self.last(features)).flatten(1)
 
     def decode(self, energies: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The early decoders' classes (section 4.4), one (B,) int64 per coded block."""
@@ -181,7 +235,7 @@ class CodedResNeXt(nn.Module):
         return predictions
 
     def _initialize(self) -> None:
-        """Kaiming normal (fan out) for convolutions; the last BatchNorm of every block begins at zero (appendix B).
+        """Kaiming normal (fan out) for convolutions (appendix B).
 
         The authors' coded convolution counts N * C outputs where this one counts C; Energy Normalization cancels the
         difference.
@@ -189,18 +243,26 @@ class CodedResNeXt(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        for block in self.blocks:
-            nn.init.zeros_(block.expand_bn.weight)
 
 
-def _stem(kind: Literal["cifar", "imagenet"], in_channels: int, channels: int) -> nn.Sequential:
-    if kind == "cifar":
+def _stem(kind: StemKind, in_channels: int, channels: int) -> nn.Sequential:
+    if kind == "imagenet":
         return nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
+            nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1),
         )
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
-        nn.MaxPool2d(3, stride=2, padding=1),
-    )
+    stride = 2 if kind == "mobilenet" else 1
+    activation = nn.ReLU() if kind == "cifar" else nn.ReLU6()
+    convolution = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), activation)
+
+
+def _out_channels(channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant) -> int:
+    """A stage's C_out: concatenated, every subNN makes as many channels, so it is a multiple of N."""
+    return _nearest_multiple(channels, num_subnns) if scheme is not None and variant.concatenate else channels
+
+
+def _nearest_multiple(number: int, divisor: int) -> int:
+    return max(1, round(number / divisor)) * divisor

@@ -10,13 +10,13 @@ from torch import nn
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
-from codedtool.models.blocks import ResNeXtBlock
-from codedtool.models.coded_sum import CodedSum
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.blocks import Block
+from codedtool.models.coded_sum import CodedConcatenation, CodedSum
+from codedtool.models.network import CodedNetwork
 
 
-def keep_masks_of_class(network: CodedResNeXt, class_index: int) -> dict[int, torch.Tensor]:
-    """For `CodedResNeXt.forward`: in every coded block only the subNNs of one class stay."""
+def keep_masks_of_class(network: CodedNetwork, class_index: int) -> dict[int, torch.Tensor]:
+    """For `CodedNetwork.forward`: in every coded block only the subNNs of one class stay."""
     masks = {}
     for number, block in enumerate(network.coded_blocks):
         assert isinstance(block.expand, CodedSum)
@@ -24,7 +24,7 @@ def keep_masks_of_class(network: CodedResNeXt, class_index: int) -> dict[int, to
     return masks
 
 
-def path_schemes(network: CodedResNeXt, schemes: Mapping[str, CodingScheme] | None = None) -> dict[int, CodingScheme]:
+def path_schemes(network: CodedNetwork, schemes: Mapping[str, CodingScheme] | None = None) -> dict[int, CodingScheme]:
     """Block number (of all blocks) -> the scheme that says which subNNs of it a class has.
 
     Args:
@@ -49,8 +49,8 @@ def path_schemes(network: CodedResNeXt, schemes: Mapping[str, CodingScheme] | No
 
 
 def extract_binary_classifier(
-    network: CodedResNeXt, class_index: int, *, schemes: Mapping[str, CodingScheme] | None = None
-) -> CodedResNeXt:
+    network: CodedNetwork, class_index: int, *, schemes: Mapping[str, CodingScheme] | None = None
+) -> CodedNetwork:
     """A copy of ``network`` without the subNNs that are inactive for a class, and with its logit only.
 
     Stem, uncoded stages and shortcuts are whole; N stays the original N in the energy average, so the output equals
@@ -77,7 +77,7 @@ def extract_binary_classifier(
     return smaller
 
 
-def class_row(network: CodedResNeXt, class_index: int) -> nn.Linear:
+def class_row(network: CodedNetwork, class_index: int) -> nn.Linear:
     """The linear layer of one class's logit alone."""
     row = network.fc.weight.detach()[class_index : class_index + 1]
     # On "meta" nothing is drawn for weights that are replaced at once.
@@ -86,48 +86,61 @@ def class_row(network: CodedResNeXt, class_index: int) -> nn.Linear:
     return linear.train(network.fc.training)
 
 
-def prune_block(block: ResNeXtBlock, scheme: CodingScheme, class_index: int) -> ResNeXtBlock:
+def prune_block(block: Block, scheme: CodingScheme, class_index: int) -> Block:
     """A new block with only the subNNs that are active for a class; the shortcut and last BatchNorm are shared."""
     active = [subnn for subnn, bit in enumerate(scheme.table[class_index].tolist()) if bit]
     channels_D = active_channels(block, scheme, class_index)
     replaced: tuple[nn.Module, ...] = (block.reduce, block.reduce_bn, block.grouped, block.grouped_bn, block.expand)
     shared: tuple[nn.Module, ...] = (block.shortcut, block.expand_bn)
     smaller = copy.deepcopy(block, memo={id(module): module for module in (*replaced, *shared)})
+    # A coded block, or one that could be, begins with a convolution.
+    assert isinstance(block.reduce, nn.Conv2d)
+    assert isinstance(block.reduce_bn, nn.BatchNorm2d)
     smaller.reduce = _slice_conv(block.reduce, outputs=channels_D)
     smaller.reduce_bn = _slice_bn(block.reduce_bn, channels_D)
-    smaller.grouped = _slice_conv(block.grouped, outputs=channels_D, groups=len(active))
+    smaller.grouped = _slice_conv(block.grouped, outputs=channels_D)
     smaller.grouped_bn = _slice_bn(block.grouped_bn, channels_D)
-    if isinstance(block.expand, CodedSum):
-        coded_sum = copy.deepcopy(block.expand, memo={id(block.expand.conv): block.expand.conv})
-        coded_sum.conv = _slice_conv(block.expand.conv, inputs=channels_D)
-        coded_sum.num_present = len(active)
-        coded_sum.scheme_KN = block.expand.scheme_KN[:, active]
-        smaller.expand = coded_sum
-    else:
-        smaller.expand = _slice_conv(block.expand, inputs=channels_D)
+    smaller.expand = _prune_end(block.expand, active, channels_D)
     return smaller
 
 
-def active_channels(block: ResNeXtBlock, scheme: CodingScheme, class_index: int) -> torch.Tensor:
+def _prune_end(end: nn.Conv2d | CodedSum, active: list[int], channels_D: torch.Tensor) -> nn.Conv2d | CodedSum:
+    """The block's last convolution, from the channels of the active subNNs only."""
+    if isinstance(end, nn.Conv2d):
+        return _slice_conv(end, inputs=channels_D)
+    smaller = copy.deepcopy(end, memo={id(end.conv): end.conv})
+    smaller.num_present = len(active)
+    smaller.scheme_KN = end.scheme_KN[:, active]
+    if isinstance(smaller, CodedConcatenation):
+        smaller.present = torch.tensor(active, device=smaller.present.device)
+        smaller.conv = _slice_conv(end.conv, outputs=_spread(active, end.conv.out_channels // end.num_subnns))
+    else:
+        smaller.conv = _slice_conv(end.conv, inputs=channels_D)
+    return smaller
+
+
+def active_channels(block: Block, scheme: CodingScheme, class_index: int) -> torch.Tensor:
     """Which of the block's bottleneck channels (N*d, subNN by subNN) belong to a class, (N_act*d,) int64."""
-    width_d = block.reduce.out_channels // block.num_subnns
-    active_N = torch.from_numpy(scheme.table[class_index].astype(bool))
-    return active_N.repeat_interleave(width_d).nonzero().flatten().to(block.reduce.weight.device)
+    active = [subnn for subnn, bit in enumerate(scheme.table[class_index].tolist()) if bit]
+    return _spread(active, block.grouped.out_channels // block.num_subnns).to(block.grouped.weight.device)
+
+
+def _spread(active: list[int], width: int) -> torch.Tensor:
+    """The numbers of the channels of some subNNs, each of which has ``width``."""
+    return (torch.tensor(active)[:, None] * width + torch.arange(width)).flatten()
 
 
 def _slice_conv(
-    conv: nn.Conv2d,
-    *,
-    outputs: torch.Tensor | None = None,
-    inputs: torch.Tensor | None = None,
-    groups: int = 1,
+    conv: nn.Conv2d, *, outputs: torch.Tensor | None = None, inputs: torch.Tensor | None = None
 ) -> nn.Conv2d:
-    """The convolution from and to the given channels only; the inputs of a grouped one go with its outputs."""
+    """The convolution from and to the given channels only; the groups of a grouped one go with its outputs."""
     weight = conv.weight.detach()
+    groups = conv.groups
     if outputs is not None:
-        weight = weight[outputs]
+        weight = weight[outputs.to(weight.device)]
+        groups = groups * len(outputs) // conv.out_channels if groups > 1 else 1
     if inputs is not None:
-        weight = weight[:, inputs]
+        weight = weight[:, inputs.to(weight.device)]
     sliced = nn.Conv2d(
         weight.shape[1] * groups,
         weight.shape[0],

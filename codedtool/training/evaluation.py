@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from codedtool.budget import Progress
 from codedtool.data import Normalization, Split, eval_batches, normalize
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 from codedtool.training.recipe import Recipe
 from codedtool.training.runtime import Runtime
 from codedtool.training.totals import Totals, stacked
@@ -20,7 +20,7 @@ _REPORT_SECONDS = 0.5
 
 @torch.no_grad()
 def evaluate(
-    network: CodedResNeXt,
+    network: CodedNetwork,
     split: Split,
     normalization: Normalization,
     recipe: Recipe,

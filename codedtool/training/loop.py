@@ -15,7 +15,7 @@ from torch.nn import functional
 from codedtool.budget import Budget, Progress
 from codedtool.data import Augmentation, Batch, ImageData, normalize, num_train_batches, train_batches
 from codedtool.errors import InputError
-from codedtool.models.network import CodedResNeXt
+from codedtool.models.network import CodedNetwork
 from codedtool.training.board import Board
 from codedtool.training.drop import drop_key, drop_mask
 from codedtool.training.evaluation import evaluate
@@ -51,7 +51,7 @@ class Trainer:
     def __init__(
         self,
         run: Run,
-        network: CodedResNeXt,
+        network: CodedNetwork,
         prepared: nn.Module,
         data: ImageData,
         runtime: Runtime,
@@ -127,11 +127,11 @@ class Trainer:
             self._poll()
 
     @property
-    def evaluated(self) -> CodedResNeXt:
+    def evaluated(self) -> CodedNetwork:
         """The network to evaluate and keep: the moving average where there is one."""
         if self.average is None:
             return self.network
-        assert isinstance(self.average.module, CodedResNeXt)
+        assert isinstance(self.average.module, CodedNetwork)
         return self.average.module
 
     def save(self, *, best: bool = False) -> None:

@@ -62,12 +62,21 @@ class Recipe:
     mu: float = _value(6.0, "Weight of the coding losses (eq. 6).")
     p_drop: float = _value(0.1, "Probability with which dropSubNNs drops a subNN.")
     exponent: float = _value(4.0, "Exponent of the coding loss (eq. 5).")
+    threshold: float = _value(0.0, "Error of an energy that the coding loss does not count (eq. 5 has 0).")
+    energy_norm: bool = _value(True, "Energy Normalization (eq. 2-3).")
+    concatenate: bool = _value(False, "Concatenate the subNNs' outputs instead of adding them (section 4.3.1).")
+    gradient_masking: bool = _value(False, "No gradient through a class's inactive subNNs (appendix E; with --mu 0).")
+    shortcuts: bool = _value(True, "The connections around the blocks (appendix E goes without).")
+    permutation: int = _value(
+        0, "Seed of a random order of the schemes' columns, and of their rows; 0: as they are (section 3.2.1)."
+    )
     crop_padding: int = _value(4, "Pixels of padding before a random crop of the image's own size.")
     random_resized_crop: bool = _value(False, "Crop a random part and resize it to train_size.")
     flip: float = _value(0.5, "Probability of a horizontal flip.")
     randaugment: str = _value("rand-m4-n3", "timm's RandAugment policy; empty: none.")
     erasing: float = _value(0.0, "Probability of random erasing.")
     erasing_count: int = _value(1, "Most rectangles that random erasing erases.")
+    images_per_class: int = _value(0, "Train on the first so many images of each class only; 0: on all.")
     train_size: int = _value(32, "Side of a training image, in pixels.")
     eval_size: int = _value(32, "Side of an image in evaluation, in pixels.")
     ema_decay: float = _value(0.0, "Decay of the exponential moving average of the weights; 0: none.")
@@ -157,10 +166,13 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("mu", 0, math.inf),
     ("p_drop", 0, 0.99),
     ("exponent", 1, 16),
+    ("threshold", 0, 1),
+    ("permutation", 0, 2**31 - 1),
     ("crop_padding", 0, 512),
     ("flip", 0, 1),
     ("erasing", 0, 1),
     ("erasing_count", 1, 100),
+    ("images_per_class", 0, math.inf),
     ("train_size", 4, 4096),
     ("eval_size", 4, 4096),
     ("ema_decay", 0, 1),
@@ -221,12 +233,25 @@ def warn_of_ignored(recipe: Recipe, given: Collection[str], *, coded: bool) -> N
         "erasing_count": "--erasing is 0" if not recipe.erasing else None,
         "crop_padding": "--random-resized-crop is on" if recipe.random_resized_crop and recipe.crop_padding else None,
         "norm_decay": "--weight-decay is 0" if recipe.norm_decay and not recipe.weight_decay else None,
-        **dict.fromkeys(("mu", "p_drop", "exponent"), None if coded else "no stage is coded"),
+        **dict.fromkeys(_CODED_KEYS, None if coded else "no stage is coded"),
         "channels_last": "XLA keeps its own layout" if recipe.device == "xla" else None,
     }
     for key, reason in reasons.items():
         if key in given and reason is not None:
             ignored(f"{flag(key)} has no effect: {reason}")
+
+
+# What only coded blocks look at.
+_CODED_KEYS = (
+    "mu",
+    "p_drop",
+    "exponent",
+    "threshold",
+    "energy_norm",
+    "concatenate",
+    "gradient_masking",
+    "permutation",
+)
 
 
 def read_config(path: Path, keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ runs/
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from codedtool.files import write_atomically
 from codedtool.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from codedtool.models.network import CodedResNeXt
+    from codedtool.models.network import CodedNetwork
     from codedtool.training.checkpoint import CheckpointStore, Which
 
 DEFAULT_FOLDER = Path("runs")
@@ -181,19 +182,19 @@ class Run:
                     f"{mine.get(key, 'none')}; weights and schemes only fit together"
                 )
 
-    def build_network(self) -> CodedResNeXt:
+    def build_network(self) -> CodedNetwork:
         """The run's network with new weights from the recipe's seed, on the CPU, in training mode."""
         import torch
 
         from codedtool.models.presets import build_network
+        from codedtool.models.variant import Variant
 
+        variant = Variant(**{field.name: getattr(self.recipe, field.name) for field in dataclasses.fields(Variant)})
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(self.recipe.seed)
-            return build_network(
-                self.recipe.preset, self.schemes, num_classes=self.num_classes, exponent=self.recipe.exponent
-            )
+            return build_network(self.recipe.preset, self.schemes, num_classes=self.num_classes, variant=variant)
 
-    def load_network(self, which: Which = "best") -> CodedResNeXt:
+    def load_network(self, which: Which = "best") -> CodedNetwork:
         """The trained network, on the CPU, in evaluation mode.
 
         Args:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from codedtool.coding.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
@@ -100,6 +102,24 @@ def assign(
             sources[stage] = next(path for own, path in given if own is scheme)
     num_classes = given[0][0].num_classes if given else get_preset(preset).num_classes
     return Assignment(preset, schemes, {stage: sources[stage] for stage in schemes}, frozenset(found), num_classes)
+
+
+def permuted(schemes: Mapping[str, CodingScheme], seed: int) -> dict[str, CodingScheme]:
+    """The schemes with other classes for their codewords and other places for their columns (section 3.2.1).
+
+    All rules and distances stay as they are, those between a class's codewords of several stages too: one random order
+    of the rows serves all stages. Each distinct scheme has an order of its columns of its own.
+
+    Args:
+        schemes: stage -> scheme.
+        seed: of the orders; 0: the schemes as they are.
+    """
+    if not seed or not schemes:
+        return dict(schemes)
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(next(iter(schemes.values())).num_classes)
+    orders = {scheme: rng.permutation(scheme.length) for scheme in dict.fromkeys(schemes.values())}
+    return {stage: CodingScheme(scheme.table[rows][:, orders[scheme]]) for stage, scheme in schemes.items()}
 
 
 def find_sibling(scheme: CodingScheme, path: Path, ratio: Fraction) -> tuple[CodingScheme, Path] | None:

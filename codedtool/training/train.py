@@ -20,6 +20,7 @@ from codedtool.training.loop import Trainer
 from codedtool.training.recipe import Recipe, flag
 from codedtool.training.run import DEFAULT_FOLDER, Run
 from codedtool.training.runtime import Runtime, opened_runtime
+from codedtool.training.stages import permuted
 from codedtool.training.sync_bn import synchronize_batch_norm
 
 
@@ -99,7 +100,7 @@ def train(
 
     Args:
         recipe: every value; ``recipe.preset`` must be named.
-        schemes: stage -> the scheme that codes it; other stages are plain ResNeXt.
+        schemes: stage -> the scheme that codes it, before the recipe's permutation; other stages are plain.
         run_name: of the new run in ``folder``; None: the data set's name and a number.
         download: fetch a data set that is not there.
         provenance: stored in the run's config.json.
@@ -119,6 +120,7 @@ def train(
         data = load_run_data(recipe, runtime, download=download, progress=progress)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
+        schemes = permuted(schemes, recipe.permutation)
         run = None
         if runtime.is_main:
             run = Run.create(
@@ -293,13 +295,16 @@ def load_run_data(recipe: Recipe, runtime: Runtime, *, download: bool, progress:
 
 
 def _load(recipe: Recipe, *, download: bool, progress: Progress) -> ImageData:
-    return load_dataset(
+    data = load_dataset(
         recipe.data,
         data_dir=Path(recipe.data_dir),
         download=download,
         skip_bad_images=recipe.skip_bad_images,
         progress=progress,
     )
+    if recipe.images_per_class:
+        data = dataclasses.replace(data, train=data.train.first_of_each_class(recipe.images_per_class))
+    return data
 
 
 def check_same_classes(run: Run, data: ImageData) -> None:
