@@ -6,7 +6,7 @@
 Every step is one codedtool command, printed before it runs, so each can be run by hand. Run it from the repository's
 root; runs go to runs/, and the same command goes on where it was stopped. Without --data the images are
 torchvision's CIFAR-10, which is fetched on first use; --data folder:PATH and --ood folder:PATH take images that are
-there already. The results page is written at the end: README.md, results-SCALE.json and figures beside this file.
+there already. The results page is written at the end: results-SCALE.md and .json, and figures.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--epochs", type=int, help="shorter than the scale's recipe, for both networks")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the results page")
     options = parser.parse_args()
     pairs = []
     for seed in range(options.seeds):
@@ -43,7 +44,7 @@ def main() -> None:
         coded, plain = (Run.load(DEFAULT_FOLDER / name) for name in names.values())
         _analyse(coded, plain, options, whole=seed == 0)
         pairs.append((coded, plain))
-    write_page(collect(options.scale, pairs))
+    write_page(collect(options.scale, pairs), options.out)
 
 
 def _analyse(coded: Run, plain: Run, options: argparse.Namespace, *, whole: bool) -> None:
@@ -83,7 +84,7 @@ def _train(kind: str, name: str, seed: int, options: argparse.Namespace) -> None
     if kind == "coded":
         network = ["--preset", f"coded_{preset}", "--scheme", "schemes/c10_5of10.npy", "--mu", "6"]
     epochs = [] if options.epochs is None else ["--epochs", str(options.epochs)]
-    config = ["--config", str((HERE / f"{options.scale}.toml").relative_to(Path.cwd())), "--data", options.data]
+    config = ["--config", f"benchmarks/cifar10/{options.scale}.toml", "--data", options.data]
     _codedtool("train", *network, *config, *epochs, "--seed", str(seed), "--device", options.device, "--run-name", name)
 
 

@@ -54,11 +54,10 @@ def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, pr
     """
     if not path.is_dir():
         raise InputError(f"folder:{path}: no folder {path.absolute()}; {_LAYOUT}")
-    train_classes, train_files, train_targets = None, [], np.empty(0, dtype=np.int64)
-    if not val_only:
-        train_classes, train_files, train_targets = _find(path / "train", progress)
+    nothing: tuple[tuple[str, ...], list[str], NDArray[np.int64]] = ((), [], np.empty(0, dtype=np.int64))
+    train_classes, train_files, train_targets = nothing if val_only else _find(path / "train", progress)
     classes, val_files, val_targets = _find(path / "val", progress)
-    if train_classes is not None:
+    if not val_only:
         _check_same(path, train_classes, classes)
     try:
         train, val = _in_memory(train_files, train_targets, val_files, val_targets, skip_bad_images, progress)
