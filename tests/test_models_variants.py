@@ -28,6 +28,7 @@ from codedtool.training.run import Run
 from codedtool.training.stages import assign, permuted
 from codedtool.training.train import train
 from tests.subjects import NORMALIZATION, make_subject, noisy_data
+from tests.test_analysis_binary import zeroed_logits
 from tests.test_models_network import SCHEMES, load, randomize
 
 FIVE, THREE = load("c10_5of10"), load("c10_3of10")
@@ -151,6 +152,10 @@ def test_coded_mobilenetv2(preset: str, schemes: tuple[str, ...], size: int) -> 
         pruned = extract_binary_classifier(network, 1)(x).logits[:, 0]
         torch.testing.assert_close(pruned, masked, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(BinaryClassifiers(network, [1]).scores(x)[:, 0], masked, rtol=1e-4, atol=1e-4)
+        # "Likewise" from the plain control.
+        randomize(plain)
+        likewise = extract_binary_classifier(plain, 1, schemes=network.schemes)(x).logits[:, 0]
+        torch.testing.assert_close(likewise, zeroed_logits(plain, network.schemes, 1, x), rtol=1e-4, atol=1e-4)
 
 
 def test_a_mobilenet_stage_that_does_not_split_is_refused() -> None:

@@ -36,7 +36,8 @@ def collect(scale: str, pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
     return {
         "scale": scale,
         "machine": describe_machine("torch"),
-        "recipe": recipe.to_json(),
+        # Where the images lie is nobody else's business.
+        "recipe": {key: value for key, value in recipe.to_json().items() if key not in ("data", "data_dir")},
         "seeds": [run.recipe.seed for run in coded],
         "accuracy": {"coded": _last(coded, "val_accuracy"), "plain": _last(plain, "val_accuracy")},
         "images_per_second": {"coded": _speed(coded), "plain": _speed(plain)},

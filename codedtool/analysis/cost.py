@@ -178,7 +178,7 @@ def cost(subject: Subject, *, class_index: int = 0, seed: int = 0, progress: Pro
     if network.block_names:
         control = subject.recipe.preset.removeprefix("coded_")
         get_preset(control)
-        plain = build_network(control, num_classes=network.num_classes)
+        plain = build_network(control, num_classes=network.num_classes, variant=network.variant)
         subject.runtime.prepare(plain)
         networks["plain"] = plain.eval()
         networks[f"binary classifier of {subject.classes[class_index]}"] = extract_binary_classifier(

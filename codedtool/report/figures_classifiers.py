@@ -36,7 +36,7 @@ def draw_classifiers(result: ClassifiersResult) -> Figure:
                         textcoords="offset points",
                     )
         panel.set_xlabel("recall")
-        panel.set_ylabel("precision" + (f", negatives of {result.ood}" if name == "ood" else ""))
+        panel.set_ylabel("precision" + (f", negatives of {_short(result.ood)}" if result.ood and name == "ood" else ""))
         panel.set_xlim(-0.02, 1.05)
         panel.set_ylim(-0.02, 1.05)
     axes[0].legend(fontsize=8, loc="lower left")
@@ -53,7 +53,7 @@ def draw_scores(result: ClassifiersResult) -> Figure:
         for name, values, colour in (
             ("positives", one.positives, BLUE),
             ("negatives", one.negatives, ORANGE),
-            (f"negatives of {result.ood}", one.ood, GREEN),
+            (f"negatives of {_short(result.ood or '')}", one.ood, GREEN),
         ):
             if values is not None:
                 panel.stairs(values, one.edges, color=colour, fill=True, alpha=0.45, label=name)
@@ -66,3 +66,8 @@ def draw_scores(result: ClassifiersResult) -> Figure:
     axes[0].legend(fontsize=6)
     figure.supxlabel("logit of the binary classifier", fontsize=8)
     return figure
+
+
+def _short(name: str) -> str:
+    """A data set's name as a label: of a folder, its last part."""
+    return name.rpartition("/")[2]
