@@ -30,9 +30,7 @@ def make_run(folder: Path, kind: str, seed: int) -> Run:
         recipe, schemes if kind == "coded" else {}, classes, normalization, name=f"{kind}-{seed}", folder=folder
     )
     final = (0.6 if kind == "coded" else 0.7) + seed / 100
-    run.write_metrics(
-        [{"val_accuracy": value, "images_per_second": speed} for value, speed in ((0.1, 100.0), (final, 300.0))]
-    )
+    run.write_metrics([{"val_accuracy": 0.1}, {"val_accuracy": final}])
     methods = [
         {"fit_share": share, "method": method, "ece_mean": 0.01 + seed / 500, "ece_std": 0.0, "mce_mean": 0.2}
         for share in (0.25, 0.5)
@@ -76,7 +74,6 @@ def test_the_cifar10_page_says_what_the_files_say(tmp_path: Path) -> None:
     page = (tmp_path / "results-cpu.md").read_text()
     for line in (
         "| accuracy | 60.5 ± 0.7 | 70.5 ± 0.7 | 94.41 | 93.66 |",
-        "| images/s in training | 200 | 200 | | |",
         "| coded BC | 85.0 ± 7.1 | 50.0 ± 0.0 | 60.0 ± 0.0 | 70.0 ± 0.0 | 30.0 ± 0.0 | 93, 77, 84 |",
         'The coded classifier of lowest F1 is that of `d`: 40.0 ± 0.0 (the paper: "cat", with OOD negatives).',
         "| 20.0 ± 0.0 | 55.0 ± 7.1 | 60.5 ± 0.7 |",

@@ -40,7 +40,6 @@ def collect(scale: str, pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
         "recipe": {key: value for key, value in recipe.to_json().items() if key not in ("data", "data_dir")},
         "seeds": [run.recipe.seed for run in coded],
         "accuracy": {"coded": _last(coded, "val_accuracy"), "plain": _last(plain, "val_accuracy")},
-        "images_per_second": {"coded": _speed(coded), "plain": _speed(plain)},
         "classifiers": _classifiers(coded),
         "worst": _worst(coded),
         "decoders": _decoders(coded),
@@ -78,8 +77,6 @@ def _page(results: dict[str, Any]) -> Iterable[str]:
         f"| accuracy | {_percent(accuracy['coded'])} | {_percent(accuracy['plain'])} "
         f"| {PAPER_ACCURACY['coded']} | {PAPER_ACCURACY['plain']} |"
     )
-    speed = results["images_per_second"]
-    yield f"| images/s in training | {mean(speed['coded']):.0f} | {mean(speed['plain']):.0f} | | |"
     yield "\n## Binary classifiers (section 4.3)\n"
     yield (
         "Means over the ten classes; thresholds of highest F1 on the training images. OOD: the negatives are "
@@ -135,10 +132,6 @@ def _read(run: Run, name: str) -> Any:
 
 def _last(runs: Sequence[Run], key: str) -> list[float]:
     return [float(run.metrics()[-1][key]) for run in runs]
-
-
-def _speed(runs: Sequence[Run]) -> list[float]:
-    return [mean(float(row["images_per_second"]) for row in run.metrics()) for run in runs]
 
 
 def _classifiers(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
