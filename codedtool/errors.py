@@ -1,12 +1,26 @@
-"""The exceptions users can meet, each with the exit code of SPEC section 5."""
+"""The exceptions users can meet, each with the exit code of SPEC section 5.
+
+A message puts the name of a function's argument between backquotes: "`num_classes` must be at least 2, got 1". A caller
+of the library reads the name as it is; the command line writes the flag that sets the argument in its place ("--K").
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
+_ARGUMENT = re.compile(r"`(\w+)`")
+
 
 class CodedtoolError(Exception):
-    """Base of every error that has a clear message and no traceback on the command line."""
+    """Base class of the errors that the command line shows as one message without a traceback."""
 
     exit_code = 2
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the arguments that the message speaks of, in the message's order."""
+        return tuple(_ARGUMENT.findall(str(self)))
 
 
 class InputError(CodedtoolError, ValueError):
@@ -16,6 +30,11 @@ class InputError(CodedtoolError, ValueError):
 
 
 class InfeasibleError(CodedtoolError):
-    """What was asked for cannot exist, or was not found within the budget. Exit code 3."""
+    """The thing asked for cannot exist, or was not found within the budget. Exit code 3."""
 
     exit_code = 3
+
+
+def replace_arguments(message: str, spell: Callable[[str], str]) -> str:
+    """``message`` with every argument name between backquotes replaced by ``spell(name)``."""
+    return _ARGUMENT.sub(lambda found: spell(found[1]), message)

@@ -16,8 +16,8 @@ from codedtool.models import CodedNetwork
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.runtime import TorchRuntime
+from tests.paths import SCHEMES
 
-SCHEMES = Path(__file__).parent.parent / "schemes"
 NORMALIZATION = Normalization((0.4, 0.5, 0.6), (0.25, 0.3, 0.35))
 
 

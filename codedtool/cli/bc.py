@@ -48,9 +48,9 @@ def bc(
     with opened(run, values, checkpoint=checkpoint, no_download=no_download, quiet=quiet) as (subject, progress):
         from codedtool.analysis.artifacts import save_csv, save_figure, save_json
         from codedtool.analysis.bc import evaluate_classifiers
-        from codedtool.analysis.classifier_file import check_output, save_binary_classifier
         from codedtool.analysis.cost import cost
         from codedtool.analysis.subject import class_index, find_negatives, opened_run
+        from codedtool.deploy.classifier_file import check_output, save_binary_classifier
         from codedtool.report.figures_classifiers import draw_classifiers, draw_scores
         from codedtool.training.run import Run
 

@@ -53,7 +53,7 @@ def export(
     prepare_torch()
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
         progress("loading PyTorch", 0, None)
-        from codedtool.analysis.export import export_classifier, export_run
+        from codedtool.deploy.export import export_classifier, export_run
         from codedtool.training.run import Run
 
         if classifier is not None:

@@ -13,7 +13,7 @@ from codedtool.cli.train import Checkpoint, NoDownload, prepare_torch, warnings_
 from codedtool.errors import InputError
 
 if TYPE_CHECKING:
-    from codedtool.analysis.prediction import Prediction
+    from codedtool.deploy.prediction import Prediction
 
 
 @verb
@@ -42,8 +42,8 @@ def predict(
             raise InputError("--bc is a classifier of its own: leave --run and the recipe's flags out")
         with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
             progress("loading PyTorch", 0, None)
-            from codedtool.analysis.classifier_file import load_binary_classifier
-            from codedtool.analysis.prediction import predict_binary
+            from codedtool.deploy.classifier_file import load_binary_classifier
+            from codedtool.deploy.prediction import predict_binary
 
             answers = predict_binary(load_binary_classifier(binary_classifier), images)
         if json_output:
@@ -58,8 +58,8 @@ def predict(
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
         progress("loading PyTorch", 0, None)
         from codedtool.analysis.decoding import decode, load_decoding, save_decoding
-        from codedtool.analysis.prediction import predict as analyse
         from codedtool.analysis.subject import opened_run
+        from codedtool.deploy.prediction import predict as analyse
         from codedtool.training.run import Run
 
         found = Run.load(run)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, get_args
 
 import typer
 
 from codedtool.budget import Budget, Progress, silent
-from codedtool.errors import CodedtoolError, InputError
+from codedtool.errors import CodedtoolError, InputError, replace_arguments
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,14 +43,20 @@ _GRACE_SECONDS = 0.35
 _PLAIN_LINE_EVERY = 5.0
 
 
+# The command that runs; messages of the library are told in its flags.
+_RUNNING: ContextVar[Callable[..., Any] | None] = ContextVar("running", default=None)
+
+
 def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """Wrap a command body: errors of the project end in one message and their exit code, Ctrl-C in 130.
 
     With ``--json`` the error is the one JSON document on stdout as well: {"error": message, "exit_code": code}.
+    An argument that a message names between backquotes (`codedtool.errors`) is shown as the command's flag for it.
     """
 
     @wraps(function)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        _RUNNING.set(function)
         try:
             return function(*args, **kwargs)
         except CodedtoolError as error:
@@ -75,10 +83,28 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
 
 def _told(error: CodedtoolError, *, as_json: bool) -> typer.Exit:
     """Say what is wrong; returns the end of the command."""
+    message = in_flags(str(error))
     if as_json:
-        print_json({"error": str(error), "exit_code": error.exit_code})
-    typer.echo(f"error: {error}", err=True)
+        print_json({"error": message, "exit_code": error.exit_code})
+    typer.echo(f"error: {message}", err=True)
     return typer.Exit(error.exit_code)
+
+
+def in_flags(message: str) -> str:
+    """``message`` of the library with the running command's flags in place of the arguments' names."""
+    function = _RUNNING.get()
+    return message if function is None else replace_arguments(message, lambda name: _flag(function, name))
+
+
+def _flag(function: Callable[..., Any], name: str) -> str:
+    """The flag that sets argument ``name`` of a command, or the name between backquotes where there is none."""
+    parameter = inspect.signature(function, eval_str=True).parameters.get(name)
+    for option in get_args(parameter.annotation)[1:] if parameter is not None else ():
+        for declared in getattr(option, "param_decls", None) or ():
+            flag, _, _ = declared.partition("/")
+            if flag.startswith("--"):
+                return flag
+    return f"`{name}`"
 
 
 def print_json(document: Any) -> None:

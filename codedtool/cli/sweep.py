@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codedtool.budget import Budget
-from codedtool.cli.session import EXIT_INTERRUPTED, Json, Quiet, print_json, print_table, progress_display, say, verb
+from codedtool.cli.session import (
+    EXIT_INTERRUPTED,
+    Json,
+    Quiet,
+    in_flags,
+    print_json,
+    print_table,
+    progress_display,
+    say,
+    verb,
+)
 from codedtool.cli.train import (
     Config,
     NoDownload,
@@ -104,7 +114,7 @@ def sweep(
                 progress=progress,
             )
         except Interrupted as interruption:
-            typer.echo(f"interrupted: {interruption}", err=True)
+            typer.echo(f"interrupted: {in_flags(str(interruption))}", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         save_sweep(result, draw_sweep(result))
     if json_output:

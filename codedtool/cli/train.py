@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from codedtool.budget import Budget
-from codedtool.cli.session import EXIT_INTERRUPTED, Json, Quiet, print_json, progress_display, say, verb
+from codedtool.cli.session import EXIT_INTERRUPTED, Json, Quiet, in_flags, print_json, progress_display, say, verb
 from codedtool.errors import InputError
 from codedtool.training.recipe import Recipe, SettingIgnored, flag, help_texts, value_types
 
@@ -140,7 +140,7 @@ def train(
                     progress=progress,
                 )
         except Interrupted as interruption:
-            typer.echo(f"interrupted: {interruption}", err=True)
+            typer.echo(f"interrupted: {in_flags(str(interruption))}", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
     if not main:
         return
@@ -200,7 +200,7 @@ def warnings_on_stderr() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
             if category is SettingIgnored or filename.startswith(package):
-                typer.echo(f"warning: {message}", err=True)
+                typer.echo(f"warning: {in_flags(str(message))}", err=True)
             else:
                 usual(message, category, filename, *rest)
 

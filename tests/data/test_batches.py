@@ -33,8 +33,7 @@ from codedtool.data import (
 from codedtool.data import augmentation as module
 from codedtool.data.augmentation import centre_crop, crop_and_flip, erase, rand_augment, resized_crop, sample_words
 from codedtool.errors import InputError
-
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
 
 CIFAR = Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 CIFAR_POLICY = Augmentation(normalization=CIFAR, crop_padding=4, flip=0.5, randaugment="rand-m4-n3")

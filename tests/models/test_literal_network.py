@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,8 +9,9 @@ from benchmarks.literal_sum import make_literal
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
+from tests.paths import SCHEMES as SCHEMES_FOLDER
 
-SCHEMES = [CodingScheme.load(Path(__file__).parent.parent / "schemes" / f"c10_{act}of10.npy") for act in (5, 3)]
+SCHEMES = [CodingScheme.load(SCHEMES_FOLDER / f"c10_{act}of10.npy") for act in (5, 3)]
 
 
 def tiny() -> CodedNetwork:

@@ -15,8 +15,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import Run
-
-SCHEMES = Path(__file__).parent.parent / "schemes"
+from tests.paths import SCHEMES
 
 
 def make_run(folder: Path, kind: str, seed: int) -> Run:

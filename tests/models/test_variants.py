@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from codedtool.analysis.bc import CODED, FULL, evaluate_classifiers
-from codedtool.analysis.classifier_file import load_binary_classifier, save_binary_classifier
 from codedtool.analysis.classifiers import BinaryClassifiers
-from codedtool.analysis.export import export_network
 from codedtool.analysis.subject import opened_run
 from codedtool.coding.pairing import joint_distance_histogram
+from codedtool.deploy.classifier_file import load_binary_classifier, save_binary_classifier
+from codedtool.deploy.export import export_network
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
 from codedtool.models.coded_sum import CodedSum
@@ -27,9 +27,10 @@ from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.stages import assign, permuted
 from codedtool.training.train import train
+from tests.analysis.test_binary import zeroed_logits
+from tests.models.test_network import load, randomize
+from tests.paths import SCHEMES
 from tests.subjects import NORMALIZATION, make_subject, noisy_data
-from tests.test_analysis_binary import zeroed_logits
-from tests.test_models_network import SCHEMES, load, randomize
 
 FIVE, THREE = load("c10_5of10"), load("c10_3of10")
 VARIANTS = {

@@ -21,11 +21,11 @@ from codedtool.analysis import bc as bc_module
 from codedtool.analysis import classifiers as classifiers_module
 from codedtool.analysis.bc import CODED, FULL, PLAIN, PLAIN_FULL, evaluate_classifiers
 from codedtool.analysis.binary import best_f1_thresholds, measure, sample_negatives
-from codedtool.analysis.classifier_file import load_binary_classifier, save_binary_classifier
 from codedtool.analysis.classifiers import BinaryClassifiers
 from codedtool.analysis.subject import NotApplicableError, Subject
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import normalize
+from codedtool.deploy.classifier_file import load_binary_classifier, save_binary_classifier
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
 from codedtool.models.network import Stage
@@ -445,7 +445,7 @@ def test_from_100_classes_on_there_are_9_negatives_for_each_positive(tmp_path: P
 READ_SCRIPT = """
 import json, sys
 import torch
-from codedtool.analysis.classifier_file import load_binary_classifier
+from codedtool.deploy.classifier_file import load_binary_classifier
 classifier = load_binary_classifier(sys.argv[1])
 x = torch.load(sys.argv[2], weights_only=True)
 with torch.no_grad():

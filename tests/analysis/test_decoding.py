@@ -27,10 +27,10 @@ from codedtool.analysis.decoding import (
     predict_with_exit,
     save_decoding,
 )
-from codedtool.analysis.prediction import predict, read_images
 from codedtool.analysis.subject import NotApplicableError, Outputs, Subject, class_index, collect_outputs
 from codedtool.budget import silent
 from codedtool.data import eval_batches, load_dataset
+from codedtool.deploy.prediction import predict, read_images
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
 from tests.subjects import make_subject, noisy_data, randomize, settle, tiny_schemes, with_batches_of
@@ -387,7 +387,7 @@ def test_predictions_are_the_network_s_outputs_in_words(
     data = replace(subject.data, classes=names)
     subject = replace(subject, run=replace(subject.run, classes=names), find_data=lambda: data)
     # Several batches of files.
-    monkeypatch.setattr("codedtool.analysis.prediction._BATCH", 7)
+    monkeypatch.setattr("codedtool.deploy.prediction._BATCH", 7)
     paths = []
     for number, pixels in enumerate(subject.data.val.images):
         paths.append(tmp_path / f"{number}.png")

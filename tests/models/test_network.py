@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, assign_schemes, build_network, preset_for
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
-
-SCHEMES = Path(__file__).parent.parent / "schemes"
+from tests.paths import SCHEMES
 
 
 def load(name: str) -> CodingScheme:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from hypothesis import strategies as st
 from codedtool.budget import Budget
 from codedtool.coding.joint_words import choose_jointly, highest_joint_distance
 from codedtool.coding.scheme import CodingScheme
-
-SCHEMES = Path(__file__).parent.parent / "schemes"
+from tests.paths import SCHEMES
 
 
 def joint_distances(*schemes: CodingScheme) -> list[int]:

@@ -17,8 +17,8 @@ from codedtool.training.optimizer import build_average, build_optimizer
 from codedtool.training.recipe import Recipe
 from codedtool.training.stages import find_sibling
 from codedtool.training.totals import FiniteWatch, Totals, all_finite
+from tests.paths import SCHEMES
 
-SCHEMES = Path(__file__).parent.parent / "schemes"
 CPU = torch.device("cpu")
 WORD = 2**64
 

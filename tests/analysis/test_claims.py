@@ -19,7 +19,7 @@ from codedtool.analysis.specialization import specialize
 from codedtool.analysis.subject import Subject, collect_outputs, opened_run
 from codedtool.data import Split
 from codedtool.training.run import Run
-from tests.subjects import SCHEMES
+from tests.paths import SCHEMES
 
 pytestmark = pytest.mark.slow
 

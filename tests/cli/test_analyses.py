@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from codedtool.cli import app
 from codedtool.data import load_dataset
 from codedtool.training.run import Run
-from tests.subjects import SCHEMES
+from tests.paths import SCHEMES
 
 # One thread: other tests share the cores.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}

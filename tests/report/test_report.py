@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from codedtool.coding.scheme import CodingScheme
-
-SCHEMES = Path(__file__).parent.parent / "schemes"
+from tests.paths import SCHEMES
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

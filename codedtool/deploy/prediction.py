@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from codedtool.analysis.classifier_file import BinaryClassifier
 from codedtool.analysis.decoding import DecodeResult
 from codedtool.analysis.subject import Subject
 from codedtool.data import normalize
 from codedtool.data.augmentation import EVAL_CROP_PART, centre_crop
 from codedtool.data.folder import read_image
+from codedtool.deploy.classifier_file import BinaryClassifier
 from codedtool.models.coded_sum import CodedSum
 
 # Images that go through the network together.

@@ -17,9 +17,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from codedtool import __version__
-from codedtool.analysis import export as export_module
-from codedtool.analysis.classifier_file import BinaryClassifier
-from codedtool.analysis.export import (
+from codedtool.budget import silent
+from codedtool.cli.export import export
+from codedtool.coding.scheme import CodingScheme
+from codedtool.data import Normalization
+from codedtool.deploy import export as export_module
+from codedtool.deploy.classifier_file import BinaryClassifier
+from codedtool.deploy.export import (
     METADATA_FILE,
     TOLERANCE,
     ExportResult,
@@ -29,18 +33,14 @@ from codedtool.analysis.export import (
     export_network,
     output_names,
 )
-from codedtool.budget import silent
-from codedtool.cli.export import export
-from codedtool.coding.scheme import CodingScheme
-from codedtool.data import Normalization
 from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork, Stage
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
+from tests.paths import ROOT, SCHEMES
 
-SCHEMES = Path(__file__).parents[1] / "schemes"
 NORMALIZATION = Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 CLASSES = tuple(f"class {k}" for k in range(10))
 SIZE = 16
@@ -144,7 +144,7 @@ def test_a_coded_network_says_the_same_elsewhere(tmp_path: Path, kind: Kind) -> 
         "built_in": True,
     }
     # Nothing of the machine that exported it.
-    assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()
+    assert str(ROOT).encode() not in path.read_bytes()
     assert sys.prefix.encode() not in path.read_bytes()
 
 

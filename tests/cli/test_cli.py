@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
+import typer
 
+from codedtool.cli.session import in_flags, verb
 from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
 
 HEAVY = ("torch", "numba", "ortools", "pandas", "numpy", "scipy", "sklearn", "matplotlib")
 
@@ -272,3 +276,16 @@ def test_an_endless_search_ends_with_the_best_so_far(how: str, tmp_path: Path) -
         assert process.returncode == 0, text
         record = json.loads((tmp_path / "schemes" / "k50_16of64_h12.json").read_text())
         assert record["stopped"] == "time limit"
+
+
+@verb
+def _command(
+    num_classes: Annotated[int, typer.Option("--K")] = 1,
+    fast: Annotated[bool, typer.Option("--fast/--no-fast")] = True,
+) -> str:
+    return in_flags("`num_classes` is 1, leave `fast` out, `other` is not this command's")
+
+
+def test_a_message_of_the_library_is_told_in_the_commands_flags() -> None:
+    assert _command() == "--K is 1, leave --fast out, `other` is not this command's"
+    assert InputError("`num_classes` is 1, `other` is 2").arguments == ("num_classes", "other")

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from codedtool.analysis.sweep import parse_vary
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
-
-SCHEMES = Path(__file__).parent.parent / "schemes"
+from tests.paths import SCHEMES
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations, permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +17,7 @@ from codedtool.coding.pairing_bounds import joint_bound
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from tests.conftest import TABLE4_3OF10
-
-SHIPPED = Path(__file__).parents[1] / "schemes"
+from tests.paths import SCHEMES
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +122,7 @@ def test_three_schemes_are_ordered_together() -> None:
     [("c10_3of10", "c10_5of10", 8, 8), ("c100_4of20", "c100_8of20", 12, 14)],
 )
 def test_the_shipped_pairs_reach_the_papers_joint_distance(own: str, other: str, paper: int, bound: int) -> None:
-    scheme, fixed = CodingScheme.load(SHIPPED / f"{own}.npy"), CodingScheme.load(SHIPPED / f"{other}.npy")
+    scheme, fixed = CodingScheme.load(SCHEMES / f"{own}.npy"), CodingScheme.load(SCHEMES / f"{other}.npy")
     found = order_jointly(scheme, [fixed])
     assert found.joint_min_distance >= paper
     assert found.bound.min_distance == bound

@@ -16,8 +16,7 @@ import pytest
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.verify import verify_scheme
-
-SCHEMES = Path(__file__).parent.parent / "schemes"
+from tests.paths import ROOT, SCHEMES
 
 # name -> (K, N, act, H_min): SPEC section 1.
 SHIPPED = {
@@ -89,7 +88,7 @@ def test_command_in_the_record_makes_the_file_again(name: str, tmp_path: Path) -
     for flag, path in pairwise(command):
         if flag == "--with":
             (tmp_path / "schemes").mkdir(exist_ok=True)
-            shutil.copy(SCHEMES.parent / path, tmp_path / path)
+            shutil.copy(ROOT / path, tmp_path / path)
     done = subprocess.run(
         [sys.executable, "-m", *command, "--quiet"],
         cwd=tmp_path,
@@ -104,6 +103,6 @@ def test_command_in_the_record_makes_the_file_again(name: str, tmp_path: Path) -
 
 
 def test_readme_gives_every_command_of_a_shipped_scheme() -> None:
-    readme = (SCHEMES.parent / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     for name in SHIPPED:
         assert json.loads((SCHEMES / f"{name}.json").read_text())["command"] in readme

@@ -25,9 +25,9 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from codedtool import __version__
-from codedtool.analysis.classifier_file import load_binary_classifier
 from codedtool.budget import Progress, silent
 from codedtool.data import Normalization, normalize
+from codedtool.deploy.classifier_file import load_binary_classifier
 from codedtool.errors import CodedtoolError, InputError
 from codedtool.files import refuse_existing, write_atomically
 from codedtool.models.network import CodedNetwork
