@@ -100,10 +100,10 @@ def _flag(function: Callable[..., Any], name: str) -> str:
     """The flag that sets argument ``name`` of a command, or the name between backquotes where there is none."""
     parameter = inspect.signature(function, eval_str=True).parameters.get(name)
     for option in get_args(parameter.annotation)[1:] if parameter is not None else ():
-        for declared in getattr(option, "param_decls", None) or ():
-            flag, _, _ = declared.partition("/")
-            if flag.startswith("--"):
-                return flag
+        # Within Annotated, typer keeps an option's first name where its default stands otherwise.
+        for declared in (getattr(option, "default", None), *(getattr(option, "param_decls", None) or ())):
+            if isinstance(declared, str) and declared.startswith("--"):
+                return declared.partition("/")[0]
     return f"`{name}`"
 
 
