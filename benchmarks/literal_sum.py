@@ -44,5 +44,5 @@ class LiteralSum(CodedSum):
 def make_literal(network: CodedNetwork) -> CodedNetwork:
     """Turn every `CodedSum` of ``network`` into a `LiteralSum`, in place; parameters stay the objects they were."""
     for block in network.coded_blocks:
-        block.expand.__class__ = LiteralSum
+        block.coded_sum.__class__ = LiteralSum
     return network

@@ -15,7 +15,13 @@ from codedtool.models.variant import PAPER, Variant
 
 
 class BlockOutput(NamedTuple):
-    """The block's output (B, C_out, H, W); of a coded block also E(tbar_n) (B, N) and the coding loss, else None."""
+    """Result of one block's forward pass.
+
+    Attributes:
+        features: the block's output, (B, C_out, H, W).
+        energies: E(tbar_n) of a coded block, (B, N); None for a plain block.
+        loss: the coding loss of a coded block, a scalar; None for a plain block or without targets.
+    """
 
     features: torch.Tensor
     energies: torch.Tensor | None
@@ -23,28 +29,33 @@ class BlockOutput(NamedTuple):
 
 
 class NoShortcut(nn.Module):
-    """Where nothing goes around a block."""
+    """Stands in for the shortcut of a block that has none."""
 
     def forward(self, x: torch.Tensor) -> None:
-        """None, which `Block.join` does not add."""
+        """Return None; `Block.join` then adds nothing."""
         return
 
 
 class Block(nn.Module):
-    """N subNNs between two 1x1 convolutions, around a shortcut; no convolution has a bias.
+    """N subNNs between two 1x1 convolutions, with a shortcut around them; no convolution has a bias.
+
+    A block is coded when it has a scheme, and plain (r = 1) otherwise. `coded_sum`, `scheme` and `decode` belong to
+    coded blocks; `CodedNetwork.coded_blocks` yields those alone.
 
     Args:
         in_channels, out_channels: C_in and C_out.
-        width: channels between the 1x1 convolutions, of all subNNs together.
-        groups: of the 3x3 convolution, at least N where the block is coded: no subNN sees another's channels.
+        stage: name of the block's stage, such as "s2".
+        number: place of the block in its stage, from 1.
+        width: channels between the two 1x1 convolutions, all subNNs together.
+        groups: groups of the 3x3 convolution; at least N in a coded block, so that subNNs share no channels.
         num_subnns: N.
-        stride: of the 3x3 convolution.
-        scheme: codes the block; None: r = 1, a plain block.
+        stride: stride of the 3x3 convolution.
+        scheme: the coding scheme of the block; None makes a plain block.
         variant: the ablations.
-        shortcut: what goes around; `NoShortcut` where the variant has none.
+        shortcut: the path around the subNNs; replaced by `NoShortcut` when the variant has no shortcuts.
 
     Raises:
-        InputError: a scheme for a width that is no multiple of N.
+        InputError: a scheme is given and the width is not a multiple of N.
     """
 
     def __init__(
@@ -52,6 +63,8 @@ class Block(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
+        stage: str,
+        number: int,
         width: int,
         groups: int,
         num_subnns: int,
@@ -61,8 +74,9 @@ class Block(nn.Module):
         shortcut: nn.Module,
     ) -> None:
         super().__init__()
+        self.stage = stage
+        self.number = number
         self.num_subnns = num_subnns
-        self.scheme = scheme
         self.reduce: nn.Module = nn.Conv2d(in_channels, width, 1, bias=False)
         self.reduce_bn: nn.Module = nn.BatchNorm2d(width)
         self.grouped = nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=groups, bias=False)
@@ -71,12 +85,59 @@ class Block(nn.Module):
         if scheme is None:
             self.expand = nn.Conv2d(width, out_channels, 1, bias=False)
         elif width % num_subnns:
-            raise InputError(f"a block of {width} channels cannot be coded: they are no N = {num_subnns} equal subNNs")
+            raise InputError(
+                f"stage {stage} cannot be coded: its blocks have {width} inner channels, which do not split into "
+                f"N = {num_subnns} equal subNNs; leave the stage plain or choose another preset"
+            )
         else:
             kind = CodedConcatenation if variant.concatenate else CodedSum
             self.expand = kind(width // num_subnns, out_channels, scheme, variant=variant)
         self.expand_bn = nn.BatchNorm2d(out_channels)
         self.shortcut = shortcut if variant.shortcuts else NoShortcut()
+
+    @property
+    def name(self) -> str:
+        """Stage and place in it, such as "s2.1"."""
+        return f"{self.stage}.{self.number}"
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether the block follows a coding scheme."""
+        return isinstance(self.expand, CodedSum)
+
+    @property
+    def coded_sum(self) -> CodedSum:
+        """The end of a coded block: its last convolution with energies, coding loss and masks.
+
+        Raises:
+            TypeError: the block is plain.
+        """
+        if not isinstance(self.expand, CodedSum):
+            raise TypeError(f"block {self.name} is plain: only coded blocks have a coded sum, a scheme and a decoder")
+        return self.expand
+
+    @property
+    def scheme(self) -> CodingScheme:
+        """The coding scheme of a coded block.
+
+        Raises:
+            TypeError: the block is plain.
+        """
+        return self.coded_sum.scheme
+
+    def decode(self, energies_BN: torch.Tensor) -> torch.Tensor:
+        """Classes that the block's early decoder reads off its energies (section 4.4).
+
+        Args:
+            energies_BN: (B, N) energies of this block.
+
+        Returns:
+            (B,) int64.
+
+        Raises:
+            TypeError: the block is plain.
+        """
+        return self.coded_sum.decode(energies_BN)
 
     def forward(
         self,
@@ -86,11 +147,11 @@ class Block(nn.Module):
         drop_mask: torch.Tensor | None = None,
         keep_mask: torch.Tensor | None = None,
     ) -> BlockOutput:
-        """The block's output for ``x`` (B, C_in, H, W); the other arguments are those of `CodedSum.forward`."""
+        """Run the block on ``x`` (B, C_in, H, W); the other arguments are those of `CodedSum.forward`."""
         return self.join(self.bottleneck(x), self.shortcut(x), targets, drop_mask=drop_mask, keep_mask=keep_mask)
 
     def bottleneck(self, x: torch.Tensor) -> torch.Tensor:
-        """The subNNs' inner activations (B, N*d, H', W'), subNN by subNN; no subNN sees another's."""
+        """Compute the inner activations (B, N*d, H', W') of ``x``: d channels per subNN, in the order of the subNNs."""
         h = self.activation(self.reduce_bn(self.reduce(x)))
         return self.activation(self.grouped_bn(self.grouped(h)))
 
@@ -103,7 +164,13 @@ class Block(nn.Module):
         drop_mask: torch.Tensor | None = None,
         keep_mask: torch.Tensor | None = None,
     ) -> BlockOutput:
-        """The sum over the subNNs of `bottleneck`'s activations, added to the shortcut's output."""
+        """Sum over the subNNs and add the shortcut.
+
+        Args:
+            h: the result of `bottleneck`.
+            shortcut: the shortcut's output; None adds nothing.
+            targets, drop_mask, keep_mask: as for `CodedSum.forward`; unused in a plain block.
+        """
         energies, loss = None, None
         if isinstance(self.expand, CodedSum):
             h, energies, loss = self.expand(h, targets, drop_mask=drop_mask, keep_mask=keep_mask)
@@ -115,22 +182,22 @@ class Block(nn.Module):
         return BlockOutput(self.last_activation(h), energies, loss)
 
     def activation(self, h: torch.Tensor) -> torch.Tensor:
-        """After each of the first two BatchNorms."""
+        """Activation after each of the first two BatchNorms."""
         return functional.relu(h)
 
     def last_activation(self, h: torch.Tensor) -> torch.Tensor:
-        """Of the block's output."""
+        """Activation of the block's output."""
         return functional.relu(h)
 
 
 class ResNeXtBlock(Block):
-    """``[C_out, d, r]`` of table 1: N subNNs of bottleneck width d between two 1x1 convolutions, around a shortcut.
+    """ResNeXt block ``[C_out, d, r]`` of table 1: N subNNs of d bottleneck channels.
 
-    The shortcut is a projection (1x1 convolution and BatchNorm) where the stride or the number of channels changes,
-    the identity elsewhere.
+    The shortcut is a projection (1x1 convolution and BatchNorm) when the stride or the number of channels changes,
+    and the identity otherwise.
 
     Args:
-        in_channels, out_channels, num_subnns, stride, scheme, variant: as for `Block`.
+        in_channels, out_channels, num_subnns, stage, number, stride, scheme, variant: as for `Block`.
         subnn_channels: d.
     """
 
@@ -141,6 +208,8 @@ class ResNeXtBlock(Block):
         num_subnns: int,
         subnn_channels: int,
         *,
+        stage: str,
+        number: int,
         stride: int = 1,
         scheme: CodingScheme | None = None,
         variant: Variant = PAPER,
@@ -153,6 +222,8 @@ class ResNeXtBlock(Block):
         super().__init__(
             in_channels,
             out_channels,
+            stage=stage,
+            number=number,
             width=num_subnns * subnn_channels,
             groups=num_subnns,
             num_subnns=num_subnns,
@@ -162,20 +233,20 @@ class ResNeXtBlock(Block):
             shortcut=shortcut,
         )
         if variant.shortcuts:
-            # The block begins as its shortcut alone (appendix B); without one, nothing would pass.
+            # At the start the block is its shortcut alone (appendix B). A block without shortcut would pass nothing.
             nn.init.zeros_(self.expand_bn.weight)
 
 
 class InvertedResidual(Block):
-    """MobileNetV2's block, MBConv (Sandler et al. 2018), whose wide middle is N subNNs of d channels (appendix E).
+    """MobileNetV2's block (MBConv, Sandler et al. 2018), whose wide middle is N subNNs of d channels (appendix E).
 
-    ``reduce`` widens here and ``expand`` narrows: the names are ResNeXt's. The 3x3 convolution is depthwise, the
-    activations are ReLU6, the output has none, and there is a shortcut, the identity, only where it fits.
+    The attributes keep ResNeXt's names, although here ``reduce`` widens and ``expand`` narrows. The 3x3 convolution is
+    depthwise. The inner activations are ReLU6 and the output has no activation. The shortcut is the identity; a block
+    that changes the stride or the number of channels has no shortcut.
 
     Args:
-        in_channels, out_channels, num_subnns, stride, scheme, variant: as for `Block`.
-        width: channels of the middle; where it is that of the input and the block is plain, the first convolution is
-            left out.
+        in_channels, out_channels, num_subnns, stage, number, stride, scheme, variant: as for `Block`.
+        width: channels of the middle. A plain block with as many input channels has no first convolution.
     """
 
     def __init__(
@@ -185,6 +256,8 @@ class InvertedResidual(Block):
         num_subnns: int,
         width: int,
         *,
+        stage: str,
+        number: int,
         stride: int = 1,
         scheme: CodingScheme | None = None,
         variant: Variant = PAPER,
@@ -193,6 +266,8 @@ class InvertedResidual(Block):
         super().__init__(
             in_channels,
             out_channels,
+            stage=stage,
+            number=number,
             width=width,
             groups=width,
             num_subnns=num_subnns,

@@ -11,18 +11,16 @@ from torch import nn
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.models.blocks import Block, BlockOutput, InvertedResidual, ResNeXtBlock
-from codedtool.models.coded_sum import CodedSum
-from codedtool.models.energy import nearest_codeword
 from codedtool.models.variant import PAPER, Variant
 
 
 class Output(NamedTuple):
-    """What a forward pass gives.
+    """Result of a network's forward pass.
 
     Attributes:
         logits: (B, K).
-        coding_losses: one scalar per coded block (eq. 5), in order; empty without targets.
-        energies: E(tbar_n) of every coded block, (B, N) each, float32.
+        coding_losses: one scalar per coded block (eq. 5), in the order of the blocks; empty without targets.
+        energies: E(tbar_n) of every coded block, (B, N) float32 each, in the order of the blocks.
     """
 
     logits: torch.Tensor
@@ -32,7 +30,14 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of table 1: ``num_blocks`` blocks ``[out_channels, subnn_channels, .]``, the first with ``stride``."""
+    """One row of table 1.
+
+    Attributes:
+        out_channels: C_out of every block.
+        subnn_channels: d, the bottleneck channels of one subNN.
+        num_blocks: blocks of the stage.
+        stride: stride of the first block; the others have stride 1.
+    """
 
     out_channels: int
     subnn_channels: int
@@ -40,15 +45,17 @@ class Stage:
     stride: int
 
     def build_block(
-        self, number: int, in_channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant
+        self, stage: str, number: int, in_channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant
     ) -> Block:
-        """Block ``number`` (0-based) of the stage."""
+        """Build block ``number`` (from 1) of the stage called ``stage``, with new weights."""
         return ResNeXtBlock(
             in_channels,
             _out_channels(self.out_channels, num_subnns, scheme, variant),
             num_subnns,
             self.subnn_channels,
-            stride=self.stride if number == 0 else 1,
+            stage=stage,
+            number=number,
+            stride=self.stride if number == 1 else 1,
             scheme=scheme,
             variant=variant,
         )
@@ -56,12 +63,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class InvertedStage:
-    """One row of MobileNetV2's table 2: ``num_blocks`` blocks ``expansion`` times as wide as their input inside.
+    """One row of table 2 in MobileNetV2 (Sandler et al. 2018).
 
     Attributes:
-        out_channels, num_blocks, stride: as of `Stage`.
-        expansion: t of that table.
-        multiple: the width is made a multiple of this: N in stages that schemes may code.
+        out_channels, num_blocks, stride: as for `Stage`.
+        expansion: inner width of a block as a multiple of its input channels; t in that table.
+        multiple: the inner width is rounded to a multiple of this number. Stages that can be coded have N here.
     """
 
     out_channels: int
@@ -71,15 +78,17 @@ class InvertedStage:
     multiple: int = 1
 
     def build_block(
-        self, number: int, in_channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant
+        self, stage: str, number: int, in_channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant
     ) -> Block:
-        """Block ``number`` (0-based) of the stage."""
+        """Build block ``number`` (from 1) of the stage called ``stage``, with new weights."""
         return InvertedResidual(
             in_channels,
             _out_channels(self.out_channels, num_subnns, scheme, variant),
             num_subnns,
             _nearest_multiple(self.expansion * in_channels, self.multiple),
-            stride=self.stride if number == 0 else 1,
+            stage=stage,
+            number=number,
+            stride=self.stride if number == 1 else 1,
             scheme=scheme,
             variant=variant,
         )
@@ -89,21 +98,31 @@ StemKind = Literal["cifar", "imagenet", "mobilenet", "mobilenet-cifar"]
 
 
 class CodedNetwork(nn.Module):
-    """Stem, stages of blocks, global average, and a linear layer without bias.
+    """A stem, stages of blocks, global average pooling, and a linear layer without bias.
+
+    `build_network` makes one from a preset's name. Consecutive coded blocks with the same scheme form a drop group:
+    dropSubNNs drops the same subNNs in all of them (section 3.2).
 
     Args:
         stages: name -> stage, in order.
-        num_subnns: N of every block.
-        schemes: stage name -> the scheme that codes its blocks; other stages are plain (r = 1).
+        num_subnns: N, the same in every block.
+        schemes: stage name -> the scheme of its blocks; stages without a scheme are plain (r = 1).
         num_classes: K.
-        stem: "cifar" (3x3, stride 1), "imagenet" (7x7 stride 2, then 3x3 max-pooling stride 2), or MobileNetV2's
-            ("mobilenet": 3x3 stride 2 with ReLU6; "mobilenet-cifar": stride 1).
-        stem_channels: channels after the stem.
-        head_channels: of MobileNetV2's 1x1 convolution after the last block; 0: none.
+        stem: first layers. "cifar": 3x3 convolution, stride 1. "imagenet": 7x7 convolution and 3x3 max-pooling, stride
+            2 each. "mobilenet": 3x3 convolution with ReLU6, stride 2. "mobilenet-cifar": the same with stride 1.
+        stem_channels: output channels of the stem.
+        head_channels: output channels of MobileNetV2's 1x1 convolution after the last block; 0: no such convolution.
         in_channels: channels of an image.
         variant: the ablations.
 
-    Consecutive coded blocks with the same scheme share one drop mask per sample and form a drop group.
+    Example:
+        >>> import torch
+        >>> from codedtool.models import build_network
+        >>> network = build_network("resnext_tiny").eval()
+        >>> network(torch.zeros(1, 3, 8, 8)).logits.shape
+        torch.Size([1, 10])
+        >>> [block.name for block in network.blocks]
+        ['s1.1', 's2.1', 's2.2', 's3.1', 's3.2']
     """
 
     def __init__(
@@ -123,29 +142,22 @@ class CodedNetwork(nn.Module):
         self.variant = variant
         self.stem = _stem(stem, in_channels, stem_channels)
         self.block_list = nn.ModuleList()
-        block_names: list[str] = []
-        block_stages: list[str] = []
-        coded_indices: list[int] = []
         drop_groups: list[int] = []
         drop_schemes: list[CodingScheme] = []
         channels = stem_channels
         for name, stage in stages.items():
             scheme = schemes.get(name)
-            for number in range(stage.num_blocks):
+            for number in range(1, stage.num_blocks + 1):
                 if scheme is not None:
-                    block_names.append(f"{name}.{number + 1}")
-                    coded_indices.append(len(self.block_list))
                     if not drop_schemes or drop_schemes[-1] != scheme:
                         drop_schemes.append(scheme)
                     drop_groups.append(len(drop_schemes) - 1)
-                block = stage.build_block(number, channels, num_subnns, scheme, variant)
+                block = stage.build_block(name, number, channels, num_subnns, scheme, variant)
                 self.block_list.append(block)
-                block_stages.append(name)
                 channels = block.expand_bn.num_features
         self.num_classes = num_classes
-        self.block_names = tuple(block_names)
-        self.block_stages = tuple(block_stages)
-        self.coded_indices = tuple(coded_indices)
+        # Places of the coded blocks among all blocks, from 0.
+        self.coded_indices = tuple(index for index, block in enumerate(self.blocks) if block.is_coded)
         self.drop_groups = tuple(drop_groups)
         self.drop_group_lengths = tuple(scheme.length for scheme in drop_schemes)
         self.schemes = dict(schemes)
@@ -160,12 +172,22 @@ class CodedNetwork(nn.Module):
 
     @property
     def coded_blocks(self) -> tuple[Block, ...]:
-        """The coded blocks in order, one per name of `block_names`."""
-        return tuple(self.blocks[index] for index in self.coded_indices)
+        """The coded blocks, in order."""
+        return tuple(block for block in self.blocks if block.is_coded)
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """Names of the coded blocks, in order, such as "s2.1"."""
+        return tuple(block.name for block in self.coded_blocks)
+
+    @property
+    def block_stages(self) -> tuple[str, ...]:
+        """Stage names of all blocks, in order."""
+        return tuple(block.stage for block in self.blocks)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """All blocks in order."""
+        """All blocks, coded and plain, in order."""
         return tuple(block for block in self.block_list if isinstance(block, Block))
 
     def forward(
@@ -176,14 +198,15 @@ class CodedNetwork(nn.Module):
         drop_masks: Sequence[torch.Tensor] | None = None,
         keep_masks: Mapping[int, torch.Tensor] | None = None,
     ) -> Output:
-        """Logits, coding losses and energies.
+        """Compute logits, coding losses and energies of a batch.
 
         Args:
             x: (B, in_channels, H, W).
-            targets: (B,) int64; None: no coding losses. Inference needs none.
-            drop_masks: one (B, N) tensor of dropSubNNs' factors per drop group (`drop_group_lengths`); None: no drop.
-            keep_masks: coded-block number (0-based, in the order of `block_names`) -> (N,) or (B, N) of 0/1, the
-                subNNs that stay; blocks without an entry are whole.
+            targets: (B,) int64 classes, needed for the coding losses only; None: no coding losses.
+            drop_masks: one (B, N) tensor of dropSubNNs' factors per drop group (`drop_group_lengths`); None drops
+                nothing.
+            keep_masks: number of a coded block (from 0, in the order of `coded_blocks`) -> (N,) or (B, N) of 0 and 1,
+                where 0 removes a subNN. Blocks without an entry keep all subNNs.
         """
         features = self.stem(x)
         losses: list[torch.Tensor] = []
@@ -206,9 +229,12 @@ class CodedNetwork(nn.Module):
         drop_masks: Sequence[torch.Tensor] | None = None,
         keep_masks: Mapping[int, torch.Tensor] | None = None,
     ) -> BlockOutput:
-        """Block ``index`` of all blocks, with the masks of the whole network; what `forward` is made of."""
+        """Run the block at ``index`` of `blocks` on the previous block's output; `forward` calls it for every block.
+
+        The masks are those of the whole network, as for `forward`.
+        """
         block = self.blocks[index]
-        if index not in self.coded_indices:
+        if not block.is_coded:
             return block(features)
         number = self.coded_indices.index(index)
         return block(
@@ -219,26 +245,29 @@ class CodedNetwork(nn.Module):
         )
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K) from the last block's output."""
+        """Compute the logits (B, K) from the last block's output."""
         return self.fc(self.pooled(features))
 
     def pooled(self, features: torch.Tensor) -> torch.Tensor:
-        """What the linear layer sees (B, channels), from the last block's output."""
+        """Compute the linear layer's input (B, channels) from the last block's output."""
         return self.pool(self.last(features)).flatten(1)
 
     def decode(self, energies: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The early decoders' classes (section 4.4), one (B,) int64 per coded block."""
-        predictions = []
-        for block, energies_BN in zip(self.coded_blocks, energies, strict=True):
-            assert isinstance(block.expand, CodedSum)
-            predictions.append(nearest_codeword(energies_BN, block.expand.scheme_KN))
-        return predictions
+        """Let the early decoder of every coded block predict the class (section 4.4).
+
+        Args:
+            energies: `Output.energies`.
+
+        Returns:
+            (B,) int64 classes per coded block.
+        """
+        return [block.decode(energies_BN) for block, energies_BN in zip(self.coded_blocks, energies, strict=True)]
 
     def _initialize(self) -> None:
-        """Kaiming normal (fan out) for convolutions (appendix B).
+        """Draw the weights of all convolutions: Kaiming normal, fan out (appendix B).
 
-        The authors' coded convolution counts N * C outputs where this one counts C; Energy Normalization cancels the
-        difference.
+        The authors' coded convolution has N * C outputs and so a larger fan-out than this one with C. The difference
+        is one factor on all energies of a block, which Energy Normalization cancels.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -260,7 +289,7 @@ def _stem(kind: StemKind, in_channels: int, channels: int) -> nn.Sequential:
 
 
 def _out_channels(channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant) -> int:
-    """A stage's C_out: concatenated, every subNN makes as many channels, so it is a multiple of N."""
+    """C_out of a stage; where outputs are concatenated, rounded to a multiple of N so that subNNs have equal shares."""
     return _nearest_multiple(channels, num_subnns) if scheme is not None and variant.concatenate else channels
 
 

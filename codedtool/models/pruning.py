@@ -16,12 +16,8 @@ from codedtool.models.network import CodedNetwork
 
 
 def keep_masks_of_class(network: CodedNetwork, class_index: int) -> dict[int, torch.Tensor]:
-    """For `CodedNetwork.forward`: in every coded block only the subNNs of one class stay."""
-    masks = {}
-    for number, block in enumerate(network.coded_blocks):
-        assert isinstance(block.expand, CodedSum)
-        masks[number] = block.expand.scheme_KN[class_index]
-    return masks
+    """Build `CodedNetwork.forward`'s keep masks that leave only the subNNs of one class in every coded block."""
+    return {number: block.coded_sum.scheme_KN[class_index] for number, block in enumerate(network.coded_blocks)}
 
 
 def path_schemes(network: CodedNetwork, schemes: Mapping[str, CodingScheme] | None = None) -> dict[int, CodingScheme]:
@@ -35,13 +31,13 @@ def path_schemes(network: CodedNetwork, schemes: Mapping[str, CodingScheme] | No
         InputError: a scheme whose N or K is not the network's.
     """
     found = {}
-    for number, (stage, block) in enumerate(zip(network.block_stages, network.blocks, strict=True)):
-        scheme = (network.schemes if schemes is None else schemes).get(stage)
+    for number, block in enumerate(network.blocks):
+        scheme = (network.schemes if schemes is None else schemes).get(block.stage)
         if scheme is None:
             continue
         if scheme.length != block.num_subnns or scheme.num_classes != network.num_classes:
             raise InputError(
-                f"the scheme of stage {stage} has N={scheme.length} and K={scheme.num_classes}, the network "
+                f"the scheme of stage {block.stage} has N={scheme.length} and K={scheme.num_classes}, the network "
                 f"N={block.num_subnns} and K={network.num_classes}: their paths cannot be compared"
             )
         found[number] = scheme

@@ -73,6 +73,25 @@ def test_forward_needs_no_labels_and_gives_every_part() -> None:
     assert [prediction.shape for prediction in network.decode(output.energies)] == [(2,)] * 6
 
 
+def test_a_coded_block_knows_its_name_stage_scheme_and_decoder() -> None:
+    schemes = {"s2": load("c10_5of10"), "s3": load("c10_3of10")}
+    network = build_network("coded_resnext_tiny", schemes)
+    assert [block.name for block in network.blocks] == ["s1.1", "s2.1", "s2.2", "s3.1", "s3.2"]
+    assert [block.stage for block in network.coded_blocks] == ["s2", "s2", "s3", "s3"]
+    for block, number in zip(network.coded_blocks, network.coded_indices, strict=True):
+        assert network.blocks[number] is block
+        assert block.scheme == schemes[block.stage]
+        # A codeword, read as energies, is that of its own class.
+        codewords_KN = torch.tensor(block.scheme.table, dtype=torch.float32)
+        assert block.decode(codewords_KN).tolist() == list(range(10))
+    pruned = extract_binary_classifier(network, 3)
+    assert [block.name for block in pruned.blocks] == [block.name for block in network.blocks]
+    plain = network.blocks[0]
+    assert not plain.is_coded
+    with pytest.raises(TypeError, match=r"block s1\.1 is plain"):
+        plain.coded_sum  # noqa: B018  # the property raises
+
+
 def test_every_parameter_gets_a_gradient() -> None:
     network = build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1)
     for block in network.blocks:

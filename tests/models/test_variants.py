@@ -19,7 +19,6 @@ from codedtool.deploy.classifier_file import load_binary_classifier, save_binary
 from codedtool.deploy.export import export_network
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
-from codedtool.models.coded_sum import CodedSum
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
 from codedtool.models.variant import Variant
 from codedtool.training.recipe import recipe_for
@@ -82,11 +81,10 @@ def test_gradient_masking_teaches_inactive_subnns_nothing() -> None:
     k = 3
     network(torch.randn(2, 3, 8, 8), torch.tensor([k, k])).logits.square().sum().backward()
     for block in network.coded_blocks:
-        assert isinstance(block.expand, CodedSum)
-        gradient = block.expand.conv.weight.grad
+        gradient = block.coded_sum.conv.weight.grad
         assert gradient is not None
         by_subnn = gradient.unflatten(1, (10, -1)).abs().sum(dim=(0, 2, 3, 4))
-        assert (by_subnn > 0).tolist() == block.expand.scheme_KN[k].bool().tolist()
+        assert (by_subnn > 0).tolist() == block.coded_sum.scheme_KN[k].bool().tolist()
 
 
 def test_gradient_masking_changes_no_output() -> None:
@@ -160,7 +158,7 @@ def test_coded_mobilenetv2(preset: str, schemes: tuple[str, ...], size: int) -> 
 
 
 def test_a_mobilenet_stage_that_does_not_split_is_refused() -> None:
-    with pytest.raises(InputError, match="96 channels cannot be coded: they are no N = 10 equal subNNs"):
+    with pytest.raises(InputError, match="stage s2 cannot be coded: its blocks have 96 inner channels"):
         build_network("coded_mobilenetv2_10", {"s2": FIVE})
 
 
@@ -195,8 +193,7 @@ def test_permutations_differ_by_seed_and_zero_is_none() -> None:
 def test_activations_are_the_outputs_that_the_block_sums(variant: Variant) -> None:
     network = randomize(tiny(variant)).double()
     block = network.coded_blocks[1]
-    end = block.expand
-    assert isinstance(end, CodedSum)
+    end = block.coded_sum
     assert isinstance(block.reduce, nn.Conv2d)
     h = block.bottleneck(torch.randn(3, block.reduce.in_channels, 4, 4, dtype=torch.float64))
     parts = list(end.outputs(h, 10))
