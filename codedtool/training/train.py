@@ -1,4 +1,4 @@
-"""`train`, `resume` and `evaluate_run`: what ``codedtool train`` and ``codedtool eval`` do, as typed functions."""
+"""`train` and `resume`: what ``codedtool train`` does, as typed functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, check_num_classes, load_dataset
 from codedtool.errors import InputError
 from codedtool.training.checkpoint import Checkpoint, Which
-from codedtool.training.evaluation import evaluate
 from codedtool.training.loop import Trainer
 from codedtool.training.recipe import Recipe, flag
 from codedtool.training.run import DEFAULT_FOLDER, Run
@@ -51,38 +50,6 @@ class TrainResult:
             "last": self.last,
             "seconds": round(self.seconds, 3),
         }
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """Table 2's numbers for one run on one data set.
-
-    Attributes:
-        run: the run's directory.
-        data: the data set.
-        checkpoint: name of the checkpoint evaluated.
-        num_images: of the validation set.
-        accuracy: top-1, 0..1.
-        loss: mean cross-entropy, without label smoothing.
-        coding_loss: coded block -> mean coding loss (eq. 5).
-        decoder_accuracy: coded block -> accuracy of its early decoder (figure 4).
-        seconds: of the evaluation.
-    """
-
-    run: Run
-    data: str
-    checkpoint: str
-    num_images: int
-    accuracy: float
-    loss: float
-    coding_loss: dict[str, float]
-    decoder_accuracy: dict[str, float]
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        values = {key: value for key, value in vars(self).items() if key != "run"}
-        return {"run": str(self.run.path), **values, "seconds": round(self.seconds, 3)}
 
 
 def train(
@@ -174,43 +141,6 @@ def resume(
         if runtime.is_main:
             run.make_latest()
         return _fit(run, data, runtime, found, budget=budget or Budget(), progress=progress)
-
-
-def evaluate_run(
-    run: Run,
-    *,
-    data: str | None = None,
-    checkpoint: Which = "best",
-    changes: Mapping[str, Any] | None = None,
-    download: bool = True,
-    progress: Progress = silent,
-) -> EvalResult:
-    """Accuracy, coding losses and early-decoder accuracy of a run's network on a validation set (table 2, figure 4).
-
-    Args:
-        run: the trained run.
-        data: a data set with the same classes; None: the run's own.
-        checkpoint: best, last or previous.
-        changes: recipe values to change for the evaluation (device, eval_size, ...).
-
-    Raises:
-        InputError: other classes, no or a damaged checkpoint, missing data.
-    """
-    recipe = run.recipe.with_values({**(changes or {}), **({} if data is None else {"data": data})})
-    with opened_runtime(recipe) as runtime:
-        images = load_run_data(recipe, runtime, download=download, progress=progress)
-        check_same_classes(run, images)
-        start = time.monotonic()
-        network = run.load_network(checkpoint)
-        runtime.prepare(network)
-        means = evaluate(network, images.val, run.normalization, recipe, runtime, progress=progress)
-        return EvalResult(
-            run=run,
-            data=recipe.data,
-            checkpoint=run.checkpoints.index()[checkpoint],
-            seconds=time.monotonic() - start,
-            **means,
-        )
 
 
 def _must_launch(recipe: Recipe) -> bool:
