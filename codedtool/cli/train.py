@@ -19,7 +19,8 @@ import typer
 from codedtool.budget import Budget
 from codedtool.cli.session import EXIT_INTERRUPTED, Json, Quiet, in_flags, print_json, progress_display, say, verb
 from codedtool.errors import InputError
-from codedtool.training.recipe import Recipe, SettingIgnored, flag, help_texts, value_types
+from codedtool.training.recipe import Recipe, settings
+from codedtool.training.settings import SettingIgnored
 
 if TYPE_CHECKING:
     from codedtool.training.stages import Assignment
@@ -47,6 +48,11 @@ Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of re
 NoDownload = Annotated[bool, typer.Option("--no-download", help="Never fetch a data set that is not there.")]
 
 
+def flag(key: str) -> str:
+    """The command-line flag of a key: batch_size -> --batch-size."""
+    return "--" + key.replace("_", "-")
+
+
 def prepare_torch() -> None:
     """To be called before PyTorch is first imported: its idle CPU threads sleep instead of spinning.
 
@@ -64,13 +70,13 @@ def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        texts = help_texts()
         flags = []
-        for key, kind in value_types().items():
+        for key, setting in settings().items():
+            kind = setting.kind
             if keys and key not in keys:
                 continue
             names = f"{flag(key)}/--no-{key.replace('_', '-')}" if kind is bool else flag(key)
-            option = typer.Option(names, help=texts[key], show_default=False, rich_help_panel=_PANEL)
+            option = typer.Option(names, help=setting.help, show_default=False, rich_help_panel=_PANEL)
             flags.append(
                 inspect.Parameter(
                     key,
@@ -157,7 +163,7 @@ def resolve(
     from codedtool.training.stages import assign
 
     own = {"scheme": list, "stages": str, "uncoded_stages": str}
-    values = read_config(config, {**value_types(), **own}) if config is not None else {}
+    values = read_config(config, {**settings(), **own}) if config is not None else {}
     from_file = {key: values.pop(key) for key in own if key in values}
     for key, value in from_file.items():
         if type(value) is not own[key]:

@@ -19,7 +19,8 @@ import torch.distributed as dist
 from torch import nn
 
 from codedtool.errors import CodedtoolError, InputError
-from codedtool.training.recipe import Recipe, ignored
+from codedtool.training.recipe import Recipe
+from codedtool.training.settings import ignored
 
 
 class PeerFailedError(CodedtoolError):

@@ -17,7 +17,7 @@ from codedtool.errors import InputError
 from codedtool.training.checkpoint import Checkpoint, Which
 from codedtool.training.evaluation import evaluate
 from codedtool.training.loop import Trainer
-from codedtool.training.recipe import Recipe, flag
+from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run
 from codedtool.training.runtime import Runtime, opened_runtime
 from codedtool.training.stages import permuted
@@ -154,8 +154,8 @@ def resume(
     recipe = run.recipe.with_values(changes or {})
     for key, (new, old) in recipe.differences(run.recipe, only_result=True).items():
         raise InputError(
-            f"{flag(key)} {new!r} cannot change when {run.path} is resumed: it was begun with {old!r}; "
-            "leave the flag out or begin a new run"
+            f"`{key}` {new!r} cannot change when {run.path} is resumed: the run was begun with {old!r}; "
+            f"leave `{key}` out or begin a new run"
         )
     run = dataclasses.replace(run, recipe=recipe)
     if _must_launch(recipe):

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from codedtool.errors import InputError
-from codedtool.training.recipe import Recipe, ignored
+from codedtool.training.recipe import Recipe
 from codedtool.training.runtime import Runtime, num_workers
+from codedtool.training.settings import ignored
 
 try:
     import torch_xla
