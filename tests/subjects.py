@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from codedtool.analysis.subject import Subject
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, Normalization, Split
 from codedtool.models import CodedNetwork
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.runtime import TorchRuntime
+from codedtool.training.subject import Subject
 from tests.paths import SCHEMES
 
 NORMALIZATION = Normalization((0.4, 0.5, 0.6), (0.25, 0.3, 0.35))

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from codedtool.analysis.subject import Subject
+from codedtool.analysis.result import NONE, Result, Rows, Table
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
 from codedtool.models.coded_sum import CodedSum
 from codedtool.models.network import CodedNetwork
+from codedtool.training.subject import Subject
 
 # Bin numbers are held in a byte.
 _MOST_BINS = 256
@@ -154,7 +155,7 @@ class SubnnActivations:
 
 
 @dataclass(frozen=True)
-class ActivationsResult:
+class ActivationsResult(Result):
     """Figure 6.
 
     Attributes:
@@ -170,8 +171,34 @@ class ActivationsResult:
     num_images: int
     subnns: tuple[SubnnActivations, ...]
 
+    @property
+    def name(self) -> str:
+        return "activations"
+
+    def tables(self) -> tuple[Table, ...]:
+        kinds = {"active": "the subNN's classes", "inactive": "other classes"}
+        return (
+            Table(
+                f"Absolute outputs of block {self.block} after Energy Normalization, {self.num_images} images",
+                (
+                    "subNN",
+                    *(f"{measure}, {images}" for images in kinds.values() for measure in ("mean", "99th percentile")),
+                ),
+                tuple(
+                    (
+                        str(subnn.subnn),
+                        *(
+                            NONE if number is None else f"{number:.4f}"
+                            for _, part in subnn.parts
+                            for number in (part.mean, part.p99)
+                        ),
+                    )
+                    for subnn in self.subnns
+                ),
+            ),
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
         return {
             "data": self.data,
             "checkpoint": self.checkpoint,
@@ -187,9 +214,8 @@ class ActivationsResult:
             ],
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The bins: block, subNN, whether the image's class activates it, edges, count and density."""
-        return [
+    def rows(self) -> dict[str, Rows]:
+        bins = [
             {
                 "block": self.block,
                 "subnn": subnn.subnn,
@@ -203,6 +229,7 @@ class ActivationsResult:
             for name, part in subnn.parts
             for number, density in enumerate(part.density(subnn.edges))
         ]
+        return {self.name: bins}
 
 
 def default_block(network: CodedNetwork) -> str:
@@ -245,7 +272,7 @@ def activations(
     coded_sum = chosen.expand
     assert isinstance(coded_sum, CodedSum)
     if not 1 <= num_subnns <= coded_sum.num_subnns:
-        raise InputError(f"--subnns must be from 1 to the block's N = {coded_sum.num_subnns}, got {num_subnns}")
+        raise InputError(f"`num_subnns` must be from 1 to the block's N = {coded_sum.num_subnns}, got {num_subnns}")
     codewords_KN = torch.tensor(coded_sum.scheme.table).bool()
     histograms = [(StreamingHistogram(bins=bins), StreamingHistogram(bins=bins)) for _ in range(num_subnns)]
     num_images = 0

@@ -1,6 +1,6 @@
-"""Where the results of analyses go: ``RUN/analysis/NAME.json``, ``.csv``, ``.png`` and ``.svg``.
+"""Files of results: JSON documents, CSV tables and figures, each written whole or not at all.
 
-The folder is the program's own: every analysis replaces its own files there, each written whole or not at all.
+A run's results are in ``RUN/analysis/``. The folder belongs to the program: an analysis replaces its own files there.
 """
 
 from __future__ import annotations
@@ -13,22 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codedtool.files import write_atomically
-from codedtool.training.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from codedtool.training.run import Run
+
 
 def artifact_path(run: Run, file: str) -> Path:
-    """Where ``file`` of the run's analyses is."""
+    """The path of ``file`` among the run's results."""
     return run.path / "analysis" / file
-
-
-def save_json(run: Run, name: str, document: Any) -> Path:
-    """Write ``document`` (plain types) as NAME.json."""
-    path = artifact_path(run, f"{name}.json")
-    write_json(path, document)
-    return path
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -36,28 +30,14 @@ def write_json(path: Path, document: Any) -> None:
     write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
-def save_csv(run: Run, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the data of a table or figure as NAME.csv."""
-    path = artifact_path(run, f"{name}.csv")
-    write_csv(path, rows)
-    return path
-
-
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows to a file; they may lack keys of others, which stay empty."""
+    """Write rows to a file; a key that a row lacks is an empty cell."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=keys, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, buffer.getvalue().encode())
-
-
-def save_figure(run: Run, name: str, figure: Figure) -> Path:
-    """Write NAME.svg, which scales, and NAME.png, which everything shows; returns the PNG's path."""
-    path = artifact_path(run, f"{name}.png")
-    write_figure(path, figure)
-    return path
 
 
 def write_figure(path: Path, figure: Figure) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,15 @@ from numpy.typing import NDArray
 
 from codedtool.analysis.binary import BinaryMetrics, best_f1_thresholds, measure, sample_negatives
 from codedtool.analysis.classifiers import BinaryClassifiers
-from codedtool.analysis.subject import Subject
+from codedtool.analysis.cost import CostResult, cost
+from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, Split
+from codedtool.deploy.classifier_file import check_output, save_binary_classifier
 from codedtool.errors import InputError
 from codedtool.models.pruning import path_schemes
+from codedtool.training.subject import Subject
+from codedtool.training.subject import class_index as find_class
 
 # From this many classes on, the paper (footnotes 4 and 13) takes 9 negatives for each positive.
 _MANY_CLASSES = 100
@@ -96,6 +101,19 @@ class ClassifiersResult:
     ood: str | None
     negatives_per_positive: int | None
     skipped: tuple[str, ...] = field(default=())
+
+    def table(self) -> Table:
+        """The means of every source, on the validation images and on out-of-distribution negatives."""
+        sets = {"val": ""} | ({"ood": f", negatives of {self.ood}"} if self.ood else {})
+        measures = {"precision": "precision", "recall": "recall", "f1": "F1", "average_precision": "AP"}
+        return Table(
+            "Binary classifiers, %" + (": means over classes" if len(self.of(self.sources[0])) > 1 else ""),
+            ("", *(f"{title}{negatives}" for negatives in sets.values() for title in measures.values())),
+            tuple(
+                (row["source"], *(percent(row[f"{name}_{measure}"]) for name in sets for measure in measures))
+                for row in self.means()
+            ),
+        )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -177,11 +195,11 @@ def evaluate_classifiers(
     subject.require_coded("a binary classifier")
     skipped = []
     if plain is None:
-        skipped.append("baseline of the plain network: no run to --compare")
+        skipped.append("baseline of the plain network: no run `plain` was given to compare with")
     else:
         _check_plain(subject, plain)
     if ood is None:
-        skipped.append("out-of-distribution negatives: no --ood data set")
+        skipped.append("out-of-distribution negatives: no data set `ood` was given")
     num_classes = len(subject.classes)
     per_positive = _NEGATIVES_PER_POSITIVE if num_classes >= _MANY_CLASSES else None
     splits: dict[str, Split] = {"train": subject.data.train, "val": subject.data.val}
@@ -213,11 +231,108 @@ def evaluate_classifiers(
     )
 
 
+@dataclass(frozen=True)
+class BcResult(Result):
+    """The result of `bc`.
+
+    Attributes:
+        classifiers: metrics of the classifiers and of their baselines.
+        cost: cost of the first of the classifiers, beside the whole networks.
+        class_name: the one class that was asked for; None: all classes.
+        file: the classifier's weights, where one class was asked for.
+    """
+
+    classifiers: ClassifiersResult
+    cost: CostResult
+    class_name: str | None = None
+    file: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return "bc" if self.class_name is None else f"bc_{file_name(self.class_name)}"
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        return self.classifiers.skipped
+
+    def lines(self) -> tuple[str, ...]:
+        whole, light = self.cost.networks[0], self.cost.networks[-1]
+        cut = (
+            f"{light.name}: {light.parameters:,} parameters, {light.parameters / whole.parameters:.1%} of the network "
+            f"({light.parameters_without_projections / whole.parameters_without_projections:.1%} without projection "
+            f"shortcuts), {light.macs / whole.macs:.1%} of its multiply-adds, "
+            f"{light.images_per_second / whole.images_per_second:.2f} times its images/s"
+        )
+        if self.file is None:
+            return (cut,)
+        return (cut, f"wrote {self.file} and {self.file.with_suffix('.json').name}")
+
+    def tables(self) -> tuple[Table, ...]:
+        return (self.classifiers.table(),)
+
+    def rows(self) -> dict[str, Rows]:
+        return {self.name: self.classifiers.rows(), f"{self.name}_scores": self.classifiers.score_rows()}
+
+    def to_json(self) -> dict[str, Any]:
+        return self.documents()[self.name] | ({} if self.file is None else {"file": str(self.file)})
+
+    def documents(self) -> dict[str, Any]:
+        return {self.name: self.classifiers.to_json() | {"cost": self.cost.to_json()}}
+
+
+def bc(
+    subject: Subject,
+    *,
+    class_name: str = "all",
+    out: Path | None = None,
+    force: bool = False,
+    plain: Subject | None = None,
+    ood: ImageData | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> BcResult:
+    """Measure the binary classifiers of all classes; or measure that of one class and write it as a model file.
+
+    Args:
+        class_name: a class's name or number; "all", unless a class is called so: every class.
+        out: the file of one class's classifier, .safetensors; None: RUN/bc/CLASS.safetensors.
+        force: overwrite ``out``.
+        plain, ood, seed: as for `evaluate_classifiers`.
+
+    Raises:
+        NotApplicableError: the run has no coded block.
+        InputError: no such class, ``out`` for all classes or an existing file, or as `evaluate_classifiers`.
+    """
+    subject.require_coded("a binary classifier")
+    if class_name == "all" and "all" not in subject.classes:
+        if out is not None:
+            raise InputError("`out` takes one classifier: name its `class_name`")
+        every = evaluate_classifiers(
+            subject, range(len(subject.classes)), plain=plain, ood=ood, seed=seed, progress=progress
+        )
+        return BcResult(every, cost(subject, progress=progress))
+    index = find_class(subject.classes, class_name)
+    name = subject.classes[index]
+    target = out or subject.run.path / "bc" / f"{file_name(name)}.safetensors"
+    # An existing file is refused before the work, not after it.
+    check_output(target, force=force)
+    one = evaluate_classifiers(subject, [index], plain=plain, ood=ood, seed=seed, progress=progress)
+    costs = cost(subject, class_name=name, progress=progress)
+    mine = one.classifiers[0]
+    save_binary_classifier(subject, index, target, threshold=mine.threshold, metrics=mine.row(), force=force)
+    return BcResult(one, costs, name, target)
+
+
+def file_name(class_name: str) -> str:
+    """A class's name as a file's: letters, digits, dashes and dots stay, other characters become underscores."""
+    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in class_name).strip(".") or "_"
+
+
 def _check_plain(subject: Subject, plain: Subject) -> None:
     if plain.network.block_names:
-        raise InputError(f"--compare {plain.run.path} was trained with schemes: name a run of the plain control")
+        raise InputError(f"`plain` {plain.run.path} was trained with schemes: name a run of the plain control")
     if plain.classes != subject.classes:
-        raise InputError(f"--compare {plain.run.path} has other classes than {subject.run.path}")
+        raise InputError(f"`plain` {plain.run.path} has other classes than {subject.run.path}")
     # Said before the work, not after it.
     path_schemes(plain.network, subject.run.schemes)
 

@@ -1,4 +1,4 @@
-"""Confidence calibration (appendix C, table 6): how far confidences are from accuracies, before and after temperatures.
+"""Confidence calibration (appendix C, table 6): the gap between confidence and accuracy, before and after temperatures.
 
 Shape suffixes: n images, K classes, L coded blocks (early decoders).
 """
@@ -13,10 +13,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from codedtool.analysis.subject import Outputs
+from codedtool.analysis.result import Table, percent, spread
 from codedtool.analysis.temperature import Likelihood, Temperature, check_descent
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
+from codedtool.training.subject import Outputs
 
 # "h_aug, tau >= 0" keeps every tau positive: agreement is then never taken for good news.
 Method = Literal["uncalibrated", "h_T", "h_aug", "h_aug, tau >= 0"]
@@ -106,7 +107,7 @@ def stratified_splits(
 
     if not 0 < fit_share < 1 or repeats < 1:
         raise InputError(
-            f"fit shares must lie between 0 and 1, and --repeats be at least 1, got {fit_share} and {repeats}"
+            f"fit shares must lie between 0 and 1, and `repeats` must be at least 1, got {fit_share} and {repeats}"
         )
     counts = torch.bincount(targets_n)
     alone = (counts == 1).nonzero().flatten().tolist()
@@ -171,8 +172,26 @@ class CalibrationResult:
     seed: int
     skipped: tuple[str, ...]
 
+    def table(self) -> Table:
+        """Table 6: the errors of every method, and its mean temperature and taus."""
+        return Table(
+            f"Calibration error, %: mean ± standard deviation of {self.repeats} splits of {self.num_images} images",
+            ("method", "images to fit, %", "ECE", "MCE", "T", "tau"),
+            tuple(
+                (
+                    one.method,
+                    percent(one.fit_share),
+                    spread(one.ece_mean, one.ece_std),
+                    spread(one.mce_mean, one.mce_std),
+                    f"{one.temperature:.3f}",
+                    " ".join(f"{tau:+.3f}" for tau in one.taus),
+                )
+                for one in self.methods
+            ),
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
+        """The result in plain types."""
         document = asdict(self)
         document["skipped"] = list(self.skipped)
         document["methods"] = [
@@ -202,7 +221,7 @@ def calibrate(
     bins: int = 15,
     progress: Progress = silent,
 ) -> CalibrationResult:
-    """Table 6: fit on one part of random class-stratified splits, measure ECE and MCE on the other.
+    """Table 6: fit temperatures on one part of random class-stratified splits, measure ECE and MCE on the other part.
 
     The protocol is that of appendix C, once and "40 times more". How h_T and h_aug are fitted, and which signs
     tau may have, is in `fit_temperature`.

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from codedtool.analysis.artifacts import artifact_path
-from codedtool.analysis.subject import Subject
 from codedtool.budget import Progress, silent
 from codedtool.files import write_atomically
+from codedtool.training.subject import Subject
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds, kept activations and measured speed (table 5, section 4.3)."""
+"""The cost of a network: parameters, multiply-adds, kept activations and measured speed (table 5, section 4.3)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from codedtool.analysis.subject import Subject
+from codedtool.analysis.result import NONE, Result, Rows, Table, millions
 from codedtool.budget import Progress, silent
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network, get_preset
-from codedtool.models.pruning import extract_binary_classifier
+from codedtool.training.subject import Subject, class_index
 
 # Images of a timed batch: enough to keep two cores or a GPU busy.
 _TIMED_BATCH = {"cpu": 16, "cuda": 256}
@@ -29,16 +29,17 @@ PAPER_GMACS = {("coded_resnext50_32x4d", 160): {"plain": 2.196, "coded": 2.269}}
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What one network costs.
+    """The cost of one network.
 
     Attributes:
         name: coded, plain or binary classifier.
-        parameters: all of them.
-        parameters_without_projections: without the 1x1 convolutions of projection shortcuts.
+        parameters: number of all parameters.
+        parameters_without_projections: number without the 1x1 convolutions of projection shortcuts.
         macs: multiply-adds of one image's forward pass, by torch's counter (which counts two operations for each).
-        kept_bytes: what autograd keeps of one image for the backward pass, beyond the parameters.
-        peak_bytes: highest memory allocated in a training step of one batch; None off CUDA.
-        images_per_second: forward passes; and those of training, forward and backward.
+        kept_bytes: memory that autograd keeps per image for the backward pass, without the parameters.
+        peak_bytes: highest memory allocated in a training step of one batch; None unless on CUDA.
+        images_per_second: images of forward passes.
+        training_images_per_second: images of forward and backward passes.
     """
 
     name: str
@@ -52,7 +53,7 @@ class NetworkCost:
 
 
 @dataclass(frozen=True)
-class CostResult:
+class CostResult(Result):
     """Table 5 for a run: its network, the plain control, and one class's binary classifier."""
 
     preset: str
@@ -63,12 +64,53 @@ class CostResult:
     skipped: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        return "cost"
+
+    @property
     def paper_gmacs(self) -> dict[str, float]:
         """Table 5's figures, network by network, where it has this preset at this size."""
         return PAPER_GMACS.get((self.preset, self.image_size), {})
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per network; every ratio is against the first."""
+    def lines(self) -> tuple[str, ...]:
+        if not self.paper_gmacs:
+            return ()
+        figures = ", ".join(f"{name} {millions(1e9 * gmacs)}" for name, gmacs in self.paper_gmacs.items())
+        return (f"The paper's table 5 has {figures} million multiply-adds, counted by fvcore.",)
+
+    def tables(self) -> tuple[Table, ...]:
+        return (
+            Table(
+                f"Cost at {self.image_size} px, batches of {self.batch_size}, {self.device}",
+                (
+                    self.preset,
+                    "parameters",
+                    "multiply-adds, M",
+                    "images/s",
+                    "training images/s",
+                    "kept per image, MB",
+                    "peak, MB",
+                ),
+                tuple(
+                    (
+                        one.name,
+                        f"{one.parameters:,}",
+                        millions(one.macs),
+                        f"{one.images_per_second:,.1f}",
+                        f"{one.training_images_per_second:,.1f}",
+                        f"{one.kept_bytes / 1e6:.2f}",
+                        NONE if one.peak_bytes is None else f"{one.peak_bytes / 1e6:,.0f}",
+                    )
+                    for one in self.networks
+                ),
+            ),
+        )
+
+    def rows(self) -> dict[str, Rows]:
+        return {self.name: self.network_rows()}
+
+    def network_rows(self) -> list[dict[str, Any]]:
+        """One row per network; every ratio is against the first network."""
         first = self.networks[0]
         return [
             asdict(cost)
@@ -84,13 +126,12 @@ class CostResult:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
         return {
             "preset": self.preset,
             "image_size": self.image_size,
             "batch_size": self.batch_size,
             "device": self.device,
-            "networks": self.rows(),
+            "networks": self.network_rows(),
             "skipped": list(self.skipped),
         }
 
@@ -162,13 +203,23 @@ def compare_speed(
     return [median(times) for times in seconds]
 
 
-def cost(subject: Subject, *, class_index: int = 0, seed: int = 0, progress: Progress = silent) -> CostResult:
-    """Count and time the run's network, its plain control, and a binary classifier, interleaved in one process.
+def cost(subject: Subject, *, class_name: str = "0", seed: int = 0, progress: Progress = silent) -> CostResult:
+    """Count and time the run's network, its plain control and a binary classifier, in turn in one process.
+
+    Timings take a while, so a class's result is kept with the opened run.
 
     Args:
-        class_index: whose binary classifier.
-        seed: of the noise that serves as images; the numbers do not depend on the pixels.
+        class_name: name or number of the class of the binary classifier.
+        seed: seed of the noise that serves as images; the numbers do not depend on the pixels.
+
+    Raises:
+        InputError: no such class.
     """
+    index = class_index(subject.classes, class_name)
+    return subject.once(f"cost {index} {seed}", lambda: _cost(subject, index, seed, progress))
+
+
+def _cost(subject: Subject, index: int, seed: int, progress: Progress) -> CostResult:
     network, device = subject.network, subject.runtime.device
     size = subject.recipe.eval_size
     batch = _TIMED_BATCH.get(device.type, _TIMED_BATCH["cpu"])
@@ -181,9 +232,7 @@ def cost(subject: Subject, *, class_index: int = 0, seed: int = 0, progress: Pro
         plain = build_network(control, num_classes=network.num_classes, variant=network.variant)
         subject.runtime.prepare(plain)
         networks["plain"] = plain.eval()
-        networks[f"binary classifier of {subject.classes[class_index]}"] = extract_binary_classifier(
-            network, class_index
-        )
+        networks[f"binary classifier of {subject.classes[index]}"] = subject.binary_classifier(index)
     else:
         skipped.append(f"coded network and binary classifier: {subject.run.path} was trained without schemes")
     progress("timing", 0, 2)

@@ -6,21 +6,21 @@ Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from codedtool.analysis.artifacts import artifact_path, save_csv, save_json
+from codedtool.analysis.artifacts import artifact_path
 from codedtool.analysis.cost import compare_speed, count_macs
-from codedtool.analysis.subject import Outputs, Subject, collect_outputs
+from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
 from codedtool.models.coded_sum import CodedSum
 from codedtool.models.network import CodedNetwork
-from codedtool.training.run import Run
+from codedtool.training.subject import Outputs, Subject
 
 # Margins of the curve; a margin is at most 1, and 0 stops at the first coded block.
 _MARGINS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -59,7 +59,7 @@ class ExitRule:
                 return cls("margin", number)
         except (ValueError, OverflowError):
             pass
-        raise InputError(f"--exit {text!r} is neither agree:M with M from 1 nor margin:X with X from 0 to 1")
+        raise InputError(f"`rules` {text!r} is neither agree:M with M from 1 nor margin:X with X from 0 to 1")
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.value!r}".removesuffix(".0")
@@ -76,14 +76,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ExitPoint:
-    """What a rule gives on the validation images.
+    """The measurements of one rule on the validation images.
 
     Attributes:
-        rule: as it is written on the command line.
-        accuracy: of the answers, early or not.
-        macs: mean multiply-adds per image; ``macs_ratio`` is against the whole network.
-        time_ratio: measured seconds against the whole network's, in one run.
-        exits: share of images that stop at each coded block, and last of those that go through.
+        rule: in the form of `ExitRule.parse`.
+        accuracy: share of right answers, early or not, 0..1.
+        macs: mean multiply-adds per image.
+        macs_ratio: ``macs`` over those of the whole network.
+        time_ratio: measured seconds over those of the whole network, timed in turn.
+        exits: share of images that stop at each coded block; last, the share that goes through the whole network.
     """
 
     rule: str
@@ -95,11 +96,16 @@ class ExitPoint:
 
 
 @dataclass(frozen=True)
-class DecodeResult:
+class DecodeResult(Result):
     """Figure 4, table 3 and the early exits of a run.
 
     Attributes:
-        checkpoint, data, image_size: what they are of.
+        checkpoint, data, image_size: the checkpoint, data set and size in pixels that were measured.
+        num_images: number of validation images.
+        accuracy: of the final prediction, 0..1.
+        decoder_accuracy: coded block -> accuracy of its early decoder, 0..1.
+        agreement: table 3.
+        exits: early exits; the rules that were asked for come last.
     """
 
     checkpoint: str
@@ -111,6 +117,42 @@ class DecodeResult:
     agreement: tuple[Agreement, ...]
     exits: tuple[ExitPoint, ...]
 
+    @property
+    def name(self) -> str:
+        return "decode"
+
+    def lines(self) -> tuple[str, ...]:
+        return (f"The network's accuracy is {self.accuracy:.2%} on {self.num_images} images.",)
+
+    def tables(self) -> tuple[Table, ...]:
+        return (
+            Table(
+                "Accuracy of the early decoders, %",
+                ("block", "accuracy"),
+                tuple((name, percent(value)) for name, value in self.decoder_accuracy.items()),
+            ),
+            Table(
+                "Accuracy of the final answer by the number of early decoders that agree with it, %",
+                ("decoders that agree", "images", "accuracy"),
+                tuple((str(row.agreeing), f"{row.num_images:,}", percent(row.accuracy)) for row in self.agreement),
+            ),
+            Table(
+                "Early exits: accuracy, and cost as per cent of the whole network",
+                ("rule", "accuracy", "multiply-adds", "measured time"),
+                tuple(
+                    (point.rule, *map(percent, (point.accuracy, point.macs_ratio, point.time_ratio)))
+                    for point in self.exits
+                ),
+            ),
+        )
+
+    def rows(self) -> dict[str, Rows]:
+        return {
+            "decode": [{"block": name, "accuracy": value} for name, value in self.decoder_accuracy.items()],
+            "decode_agreement": [asdict(row) for row in self.agreement],
+            "decode_exits": [asdict(row) | {"exits": " ".join(map(str, row.exits))} for row in self.exits],
+        }
+
     def confidence(self, agreeing: int) -> float:
         """Accuracy among images with that many agreeing decoders; an empty row takes the nearest one's below it."""
         found = [row for row in self.agreement if row.accuracy is not None]
@@ -119,12 +161,11 @@ class DecodeResult:
         return below[-1].accuracy
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> DecodeResult:
-        """What `to_json` gave."""
+        """The result that a document of `to_json` describes."""
         return cls(
             checkpoint=document["checkpoint"],
             data=document["data"],
@@ -251,29 +292,29 @@ def exit_macs(network: CodedNetwork, image_1CHW: torch.Tensor) -> list[int]:
 def decode(
     subject: Subject,
     *,
-    rules: tuple[ExitRule, ...] = (),
-    outputs: Outputs | None = None,
+    rules: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> DecodeResult:
-    """Early decoders of a run on its validation images.
+    """Measure the early decoders and the early exits of a run on its validation images.
 
     Args:
-        rules: exits to evaluate besides those of the curve (agree:1 to agree:L, and a range of margins).
-        outputs: of the validation images, where they are known already.
+        rules: early exits to measure besides the curve (agree:1 to agree:L, and a range of margins), each in the form
+            of `ExitRule.parse`.
 
     Raises:
         NotApplicableError: the run has no coded block.
+        InputError: a rule of another form.
     """
+    asked = [ExitRule.parse(text) for text in rules or ()]
     subject.require_coded("early decoding")
     network, device = subject.network, subject.runtime.device
-    if outputs is None:
-        outputs = collect_outputs(subject, subject.data.val, progress=progress)
+    outputs = subject.outputs(progress)
     hits_L = (outputs.decoded == outputs.targets[:, None]).double().mean(0)
     schemes_KN = [network.schemes[name.partition(".")[0]].table for name in network.block_names]
     tables = [torch.from_numpy(table.copy()) for table in schemes_KN]
     curve = [ExitRule("agree", number + 1) for number in range(len(tables))]
     curve += [ExitRule("margin", margin) for margin in _MARGINS]
-    curve += [rule for rule in dict.fromkeys(rules) if rule not in curve]
+    curve += [rule for rule in dict.fromkeys(asked) if rule not in curve]
     images = next(iter(subject.batches(subject.data.val, silent, "", batch_size=_TIMED_IMAGES.get(device.type, 64))))[0]
     progress("timing early exits", 0, len(curve))
     works: list[Callable[[], Any]] = [lambda: network(images)]
@@ -307,16 +348,8 @@ def decode(
     )
 
 
-def save_decoding(run: Run, result: DecodeResult) -> None:
-    """Write decode.json and the three tables' CSVs to the run's analysis folder."""
-    save_json(run, "decode", result.to_json())
-    save_csv(run, "decode", [{"block": name, "accuracy": value} for name, value in result.decoder_accuracy.items()])
-    save_csv(run, "decode_agreement", [asdict(row) for row in result.agreement])
-    save_csv(run, "decode_exits", [asdict(row) | {"exits": " ".join(map(str, row.exits))} for row in result.exits])
-
-
 def load_decoding(subject: Subject) -> DecodeResult | None:
-    """What `save_decoding` wrote for this checkpoint, data set and image size; None where nothing (readable) is."""
+    """The result that was saved for this checkpoint, data set and image size; None where there is none to read."""
     try:
         document = json.loads(artifact_path(subject.run, "decode.json").read_text())
         result = DecodeResult.from_json(document)

@@ -1,4 +1,4 @@
-"""Selective prediction: answer where the network is sure, abstain elsewhere (El-Yaniv & Wiener 2010).
+"""Selective prediction: the network answers only the images of highest confidence (El-Yaniv & Wiener 2010).
 
 Shape suffixes: n images, S columns of a score.
 """
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from codedtool.analysis.calibration import stratified_splits
-from codedtool.analysis.subject import Outputs
+from codedtool.analysis.result import Table, percent
 from codedtool.analysis.temperature import Temperature, agreement, fit_temperature
 from codedtool.errors import InputError
+from codedtool.training.subject import Outputs
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)
 
@@ -101,8 +102,16 @@ class SelectiveResult:
     seed: int
     skipped: tuple[str, ...]
 
+    def table(self) -> Table:
+        """The area under each curve, and the risk at some coverages."""
+        return Table(
+            f"Wrong answers where only the images of highest score are answered, %, of {self.num_images} images",
+            ("score", "area under the curve", *(f"{coverage:.0%} answered" for coverage in COVERAGES)),
+            tuple((curve.score, *map(percent, (curve.aurc, *map(curve.risk_at, COVERAGES)))) for curve in self.curves),
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """Plain types; each curve thinned to at most 200 points."""
+        """The result in plain types; each curve thinned to at most 200 points."""
         fitted = self.temperature
         return {
             "num_images": self.num_images,
@@ -131,7 +140,7 @@ class SelectiveResult:
 
 
 def selective(outputs: Outputs, *, seed: int = 0, iterations: int = 600, lr: float = 0.1) -> SelectiveResult:
-    """Compare confidence scores by what the network would get wrong if it answered only where the score is high.
+    """Compare confidence scores by the share of wrong answers among the images of highest score.
 
     The scores are the highest softmax probability, that of h_aug (eq. 11), and the number of early decoders that agree
     with the prediction (table 3), its ties broken by the softmax. h_aug is fitted on one class-stratified half of the

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from codedtool.analysis.subject import Subject
+from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
+from codedtool.training.subject import Subject
 
 _PHASE = "removing subNNs"
 
@@ -39,14 +40,14 @@ class BlockCurves:
 
 
 @dataclass(frozen=True)
-class SpecializeResult:
+class SpecializeResult(Result):
     """The curves of figures 2a and 9.
 
     Attributes:
-        data, checkpoint: what they are of.
-        num_images: validation images that every accuracy is over.
-        repeats, seed: draws per image that every accuracy with k > 0 is the mean of, and their seed.
-        blocks: in the network's order.
+        data, checkpoint: the data set and the checkpoint that were measured.
+        num_images: number of validation images.
+        repeats, seed: random draws per image and number of removed subNNs, and their seed.
+        blocks: the curves of every block, in the network's order.
     """
 
     data: str
@@ -56,8 +57,25 @@ class SpecializeResult:
     seed: int
     blocks: tuple[BlockCurves, ...]
 
+    @property
+    def name(self) -> str:
+        return "specialize"
+
+    def tables(self) -> tuple[Table, ...]:
+        columns = max(len(curve) for curves in self.blocks for curve in (curves.active, curves.inactive))
+        return (
+            Table(
+                f"Accuracy without k subNNs of one block, %: {self.num_images} images of {self.data}",
+                ("block, removed subNNs", *(f"k={k}" for k in range(columns))),
+                tuple(
+                    (f"{curves.block}, {removed}", *map(percent, curve), *[""] * (columns - len(curve)))
+                    for curves in self.blocks
+                    for removed, curve in (("active", curves.active), ("inactive", curves.inactive))
+                ),
+            ),
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
         return {
             "data": self.data,
             "checkpoint": self.checkpoint,
@@ -76,14 +94,14 @@ class SpecializeResult:
             ],
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The points of the curves: block, what was removed, k, accuracy."""
-        return [
+    def rows(self) -> dict[str, Rows]:
+        points = [
             {"block": curves.block, "removed": removed, "k": k, "accuracy": accuracy}
             for curves in self.blocks
             for removed, accuracies in (("active", curves.active), ("inactive", curves.inactive))
             for k, accuracy in enumerate(accuracies)
         ]
+        return {self.name: points}
 
 
 def random_removal_masks(
@@ -128,20 +146,20 @@ def specialize(
     seed: int = 0,
     progress: Progress = silent,
 ) -> SpecializeResult:
-    """Remove k random active, or k random inactive, subNNs of one block, and see what the accuracy becomes.
+    """Remove k random active, or k random inactive, subNNs of one block, and measure the accuracy.
 
-    Active and inactive are meant with respect to the true class of each validation image, and every image has subNNs of
-    its own removed. They are removed before the Energy Normalization (the paper's footnote 3), which amplifies the
-    others to the same total energy: where all active ones are gone, the block sends on the signal of the inactive ones,
-    normalized.
+    A subNN is active for an image if the codeword of the image's true class has a 1 there. The removed subNNs are drawn
+    for every image. They are removed before Energy Normalization (the paper's footnote 3), which scales the other
+    subNNs up to the same total energy: without its active subNNs, a block passes on the normalized signal of the
+    inactive ones.
 
-    What an image meets at random depends on the seed, the block and its number among the readable images alone; not on
-    the batch size, nor on which other blocks are asked for.
+    The draws for an image depend on the seed, the block, and the image's number among the readable images. They do not
+    depend on the batch size, nor on the other blocks.
 
     Args:
-        blocks: names of coded blocks; None or none: all.
-        repeats: draws per image and k, at least 1.
-        seed: of the draws, at least 0.
+        blocks: names of coded blocks, such as s2.3; None or empty: all coded blocks.
+        repeats: random draws per image and k, at least 1.
+        seed: seed of the draws, at least 0.
 
     Raises:
         NotApplicableError: a network without coded blocks.
@@ -149,9 +167,9 @@ def specialize(
     """
     subject.require_coded("specialize")
     if repeats < 1:
-        raise InputError(f"--repeats must be at least 1, got {repeats}")
+        raise InputError(f"`repeats` must be at least 1, got {repeats}")
     if seed < 0:
-        raise InputError(f"--seed must be at least 0, got {seed}")
+        raise InputError(f"`seed` must be at least 0, got {seed}")
     network = subject.network
     tallies = {
         network.coded_indices[number]: _Tally(subject, number, repeats=repeats, seed=seed)

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from codedtool.analysis.artifacts import artifact_path, save_json, write_csv, write_figure, write_json
+from codedtool.analysis.artifacts import artifact_path, write_csv, write_figure, write_json
 from codedtool.analysis.bc import CODED, evaluate_classifiers
-from codedtool.analysis.subject import opened_run
+from codedtool.analysis.result import Result, Rows, Table, percent, spread
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
@@ -21,6 +21,7 @@ from codedtool.training.recipe import Recipe, settings
 from codedtool.training.run import Run
 from codedtool.training.settings import check_key
 from codedtool.training.stages import permuted
+from codedtool.training.subject import opened_run
 from codedtool.training.train import resume, train
 
 # What varies beside the recipe's values: the sets of schemes.
@@ -47,15 +48,44 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
-class SweepResult:
-    """The grid, point by point."""
+class SweepResult(Result):
+    """The points of the grid."""
 
     folder: Path
     varied: tuple[str, ...]
     seeds: tuple[int, ...]
     points: tuple[SweepPoint, ...]
 
-    def rows(self) -> list[dict[str, Any]]:
+    @property
+    def name(self) -> str:
+        return "sweep"
+
+    def tables(self) -> tuple[Table, ...]:
+        names = list(self.points[0].figures)
+        several = len(self.seeds) > 1
+        return (
+            Table(
+                "%, mean ± standard deviation of " + f"{len(self.seeds)} seeds" if several else "%",
+                (", ".join(self.varied), *names),
+                tuple(
+                    (
+                        ", ".join(
+                            f"{value:g}" if isinstance(value, float) else str(value) for value in point.values.values()
+                        ),
+                        *(
+                            spread(*point.figures[name]) if several else percent(point.figures[name][0])
+                            for name in names
+                        ),
+                    )
+                    for point in self.points
+                ),
+            ),
+        )
+
+    def rows(self) -> dict[str, Rows]:
+        return {self.name: self.point_rows()}
+
+    def point_rows(self) -> list[dict[str, Any]]:
         """One row per point, with mean and deviation of every figure."""
         return [
             point.values
@@ -68,12 +98,11 @@ class SweepResult:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
         return {
             "folder": str(self.folder),
             "varied": list(self.varied),
             "seeds": list(self.seeds),
-            "points": [row | {"runs": list(p.runs)} for row, p in zip(self.rows(), self.points, strict=True)],
+            "points": [row | {"runs": list(p.runs)} for row, p in zip(self.point_rows(), self.points, strict=True)],
         }
 
 
@@ -89,14 +118,14 @@ def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
         sets = tuple(tuple(file.strip() for file in part.split("+")) for part in values.split(","))
         if not all(all(files) for files in sets) or len(set(sets)) < len(sets):
             raise InputError(
-                f"--vary {text!r}: an empty or repeated set of files; write scheme=A.npy+B.npy,C.npy+D.npy"
+                f"`vary` {text!r}: an empty or repeated set of files; write scheme=A.npy+B.npy,C.npy+D.npy"
             )
         return key, sets
     if not equals or not values.strip():
-        raise InputError(f"--vary {text!r} is not of the form mu=0,1,2")
-    check_key(key, {**settings(), SCHEME: None}, what="--vary")
+        raise InputError(f"`vary` {text!r} is not of the form mu=0,1,2")
+    check_key(key, {**settings(), SCHEME: None}, what="`vary`")
     if key == "seed":
-        raise InputError("--vary seed: seeds are repeated at every point of the grid; give their number with --seeds")
+        raise InputError("`vary` seed: seeds are repeated at every point of the grid; give their number as `seeds`")
     kind: type = settings()[key].kind
     found: list[Any] = []
     for part in (part.strip() for part in values.split(",")):
@@ -106,9 +135,9 @@ def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
             else:
                 found.append(kind(part))
         except (ValueError, KeyError):
-            raise InputError(f"--vary {key}: {part!r} is no {kind.__name__}") from None
+            raise InputError(f"`vary` {key}: {part!r} is no {kind.__name__}") from None
     if len(set(found)) < len(found):
-        raise InputError(f"--vary {key}: a value is given twice")
+        raise InputError(f"`vary` {key}: a value is given twice")
     return key, tuple(found)
 
 
@@ -139,7 +168,7 @@ def sweep(
         Interrupted: as above.
     """
     if not vary:
-        raise InputError("nothing varies: pass --vary KEY=VALUE,VALUE")
+        raise InputError("nothing varies: pass `vary`, as KEY=VALUE,VALUE")
     budget = budget or Budget()
     seeds = tuple(recipe.seed + number for number in range(num_seeds))
     combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
@@ -192,7 +221,7 @@ def _trained(
     different = run.recipe.differences(recipe, only_result=True)
     if different or run.schemes != permuted(schemes, recipe.permutation):
         what = ", ".join(f"{key} {mine!r} instead of {given!r}" for key, (mine, given) in different.items())
-        raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another --name")
+        raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another `name`")
     if len(run.metrics()) < recipe.epochs:
         return resume(run, download=download, budget=budget, progress=progress).run
     return run
@@ -209,13 +238,15 @@ def _figures(run: Run, *, download: bool, progress: Progress) -> dict[str, float
         if not file.exists():
             with opened_run(run, checkpoint="last", download=download, progress=progress) as subject:
                 result = evaluate_classifiers(subject, range(len(subject.classes)), progress=progress)
-            save_json(run, "sweep_bc", next(row for row in result.means() if row["source"] == CODED))
+            write_json(file, next(row for row in result.means() if row["source"] == CODED))
         figures["bc_f1"] = float(json.loads(file.read_text())["val_f1"])
     return figures
 
 
-def save_sweep(result: SweepResult, figure: Figure) -> None:
-    """Write sweep.json, .csv, .png and .svg to the sweep's folder, in place of earlier ones."""
-    write_json(result.folder / "sweep.json", result.to_json())
-    write_csv(result.folder / "sweep.csv", result.rows())
-    write_figure(result.folder / "sweep.png", figure)
+def save_sweep(result: SweepResult, figure: Figure) -> tuple[Path, ...]:
+    """Write sweep.json, .csv, .png and .svg to the sweep's folder, in place of earlier ones; returns the paths."""
+    document, table, picture = (result.folder / f"{result.name}.{ending}" for ending in ("json", "csv", "png"))
+    write_json(document, result.to_json())
+    write_csv(table, result.point_rows())
+    write_figure(picture, figure)
+    return document, table, picture

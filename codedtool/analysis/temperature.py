@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import torch
 
-from codedtool.analysis.subject import Outputs
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
+from codedtool.training.subject import Outputs
 
 # Bounds of T and of T_aug / T. They hold whichever decoders agree, so T_aug lies between their products.
 _TEMPERATURES = (0.05, 20.0)

@@ -1,34 +1,40 @@
-"""Floor 5: the command line, one file per verb; parses, calls a typed function, prints, and ends with an exit code."""
+"""Floor 5: the command line. A command parses its flags, calls a typed function and shows the result.
+
+The commands that measure a run are made from the catalogue of analyses; every other command has a file of its own.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from codedtool import __version__
-from codedtool.cli import (
-    activations,
-    assign,
-    bc,
-    bounds,
-    calibrate,
-    cost,
-    decode,
-    evaluate,
-    export,
-    predict,
-    report,
-    scheme,
-    specialize,
-    sweep,
-    train,
-    verify,
+from codedtool.analysis.catalogue import CATALOGUE
+from codedtool.cli import analyses, assign, bounds, export, predict, report, scheme, sweep, train, verify
+
+# Panels of `codedtool --help`, in the order of use.
+_SCHEMES, _TRAINING, _RESULTS, _DEPLOYMENT = "Schemes", "Training", "Results of a run", "Predictions and exports"
+
+_ORDER = (
+    *("scheme", "verify", "bounds", "train", "sweep"),
+    *(row.name for row in CATALOGUE),
+    *("report", "predict", "export"),
 )
 
+
+class _InOrderOfUse(TyperGroup):
+    """The group of all commands. Without it, typer lists a command that has commands of its own last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app = typer.Typer(
+    cls=_InOrderOfUse,
     name="codedtool",
-    help="Find coding schemes, prove how good they are, and build classifiers whose information paths follow them.",
+    help="Find coding schemes, prove how good they are, and train classifiers whose information paths follow them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -46,27 +52,22 @@ def codedtool(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Find coding schemes, prove how good they are, and build classifiers whose information paths follow them."""
+    """Find coding schemes, prove how good they are, and train classifiers whose information paths follow them."""
 
 
 schemes = typer.Typer(invoke_without_command=True)
 schemes.callback()(scheme.scheme)
 schemes.command("assign")(assign.assign)
-app.add_typer(schemes, name="scheme")
-app.command("verify")(verify.verify)
-app.command("bounds")(bounds.bounds)
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command("bc")(bc.bc)
-app.command("decode")(decode.decode)
-app.command("specialize")(specialize.specialize)
-app.command("calibrate")(calibrate.calibrate)
-app.command("activations")(activations.activations)
-app.command("cost")(cost.cost)
-app.command("predict")(predict.predict)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.command("sweep")(sweep.sweep)
+app.add_typer(schemes, name="scheme", rich_help_panel=_SCHEMES)
+app.command("verify", rich_help_panel=_SCHEMES)(verify.verify)
+app.command("bounds", rich_help_panel=_SCHEMES)(bounds.bounds)
+app.command("train", rich_help_panel=_TRAINING)(train.train)
+app.command("sweep", rich_help_panel=_TRAINING)(sweep.sweep)
+for row in CATALOGUE:
+    app.command(row.name, rich_help_panel=_RESULTS)(analyses.command_of(row))
+app.command("report", rich_help_panel=_RESULTS)(report.report)
+app.command("predict", rich_help_panel=_DEPLOYMENT)(predict.predict)
+app.command("export", rich_help_panel=_DEPLOYMENT)(export.export)
 
 
 def main() -> None:

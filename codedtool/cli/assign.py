@@ -80,9 +80,9 @@ def _matrix_file(similarity: str, *, quiet: bool) -> Path:
     """The .npy that ``--similarity`` names, or that the run it names gets."""
     if similarity.endswith(".npy"):
         return Path(similarity)
-    from codedtool.cli.analysis import opened
+    from codedtool.cli.runs import loading, opened
 
-    with opened(similarity, {}, checkpoint="best", no_download=True, quiet=quiet) as (subject, progress):
+    with loading(quiet=quiet) as progress, opened(similarity, {}, progress=progress, no_download=True) as subject:
         from codedtool.analysis.confusions import save_confusions
 
         return save_confusions(subject, progress=progress)

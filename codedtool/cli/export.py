@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from codedtool.cli.analysis import RunOption
-from codedtool.cli.session import Json, Quiet, print_json, progress_display, say, verb
-from codedtool.cli.train import prepare_torch, warnings_on_stderr
+from codedtool.cli.runs import RunOption, loading
+from codedtool.cli.session import Json, Quiet, print_json, say, verb
 from codedtool.errors import InputError
 
 
@@ -45,14 +44,12 @@ def export(
     written.
     """
     if classifier is not None:
-        for flag, value in (("--run", run), ("--checkpoint", checkpoint)):
+        for name, value in (("run", run), ("checkpoint", checkpoint)):
             if value is not None:
                 raise InputError(
-                    f"{flag} {value} has no meaning with --bc, whose file is complete: give one of the two"
+                    f"`{name}` {value} has no meaning with `classifier`, whose file is complete: give one of the two"
                 )
-    prepare_torch()
-    with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
-        progress("loading PyTorch", 0, None)
+    with loading(quiet=quiet) as progress:
         from codedtool.deploy.export import export_classifier, export_run
         from codedtool.training.run import Run
 

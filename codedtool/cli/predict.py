@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codedtool.cli.analysis import RunOption
-from codedtool.cli.session import Json, Quiet, print_json, progress_display, say, verb
-from codedtool.cli.train import Checkpoint, NoDownload, prepare_torch, warnings_on_stderr, with_recipe_flags
+from codedtool.cli.runs import Checkpoint, NoDownload, RunOption, given, loading, opened, with_recipe_flags
+from codedtool.cli.session import Json, Quiet, print_json, say, verb
 from codedtool.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,18 +29,16 @@ def predict(
     quiet: Quiet = False,
     **values: object,
 ) -> None:
-    """Class, confidence, early decoders and path of every image; with --bc, whether it is of that class.
+    """Predict the class of image files, with confidence, early decoders and path; or, with --bc, yes or no.
 
-    The confidence is the accuracy of validation images with as many agreeing early decoders (table 3): from
-    RUN/analysis/, or measured first.
+    The confidence is the accuracy of validation images with as many agreeing early decoders (table 3). It comes from
+    RUN/analysis/; if it is not there, the command measures it first.
     """
-    prepare_torch()
-    changes = {key: value for key, value in values.items() if value is not None}
+    changes = given(values)
     if binary_classifier is not None:
         if run is not None or changes:
-            raise InputError("--bc is a classifier of its own: leave --run and the recipe's flags out")
-        with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
-            progress("loading PyTorch", 0, None)
+            raise InputError("`binary_classifier` is complete without a run: leave `run` and the recipe's flags out")
+        with loading(quiet=quiet):
             from codedtool.deploy.classifier_file import load_binary_classifier
             from codedtool.deploy.prediction import predict_binary
 
@@ -55,22 +52,19 @@ def predict(
                 to_stderr=json_output,
             )
         return
-    with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
-        progress("loading PyTorch", 0, None)
-        from codedtool.analysis.decoding import decode, load_decoding, save_decoding
-        from codedtool.analysis.subject import opened_run
+    with (
+        loading(quiet=quiet) as progress,
+        opened(run, changes, progress=progress, checkpoint=checkpoint, no_download=no_download) as subject,
+    ):
+        from codedtool.analysis.decoding import decode, load_decoding
+        from codedtool.analysis.result import save_result
         from codedtool.deploy.prediction import predict as analyse
-        from codedtool.training.run import Run
 
-        found = Run.load(run)
-        with opened_run(
-            found, checkpoint=checkpoint, changes=changes, download=not no_download, progress=progress
-        ) as subject:
-            decoding = load_decoding(subject)
-            if decoding is None and subject.network.block_names:
-                decoding = decode(subject, progress=progress)
-                save_decoding(found, decoding)
-            predictions = analyse(subject, images, decoding=decoding)
+        decoding = load_decoding(subject)
+        if decoding is None and subject.network.block_names:
+            decoding = decode(subject, progress=progress)
+            save_result(subject.run, decoding)
+        predictions = analyse(subject, images, confidence=None if decoding is None else decoding.confidence)
     if json_output:
         print_json([prediction.to_json() for prediction in predictions])
     for prediction in predictions:

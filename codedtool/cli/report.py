@@ -1,4 +1,4 @@
-"""``codedtool report``: one page with everything about a run."""
+"""``codedtool report``: one page with every result of a run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from codedtool.cli.analysis import DEVICE_FLAGS, Compare, Ood, RunOption, Seed, opened
-from codedtool.cli.session import Json, Quiet, print_json, say, verb
-from codedtool.cli.train import Checkpoint, NoDownload, with_recipe_flags
+from codedtool.cli.analyses import compared
+from codedtool.cli.runs import (
+    DEVICE_FLAGS,
+    Checkpoint,
+    Compare,
+    NoDownload,
+    Ood,
+    RunOption,
+    Seed,
+    given,
+    loading,
+    opened,
+    with_recipe_flags,
+)
+from codedtool.cli.session import Json, Quiet, print_json, say, say_left_out, verb
 from codedtool.errors import InputError
 
 
@@ -18,7 +30,7 @@ from codedtool.errors import InputError
 @with_recipe_flags(*DEVICE_FLAGS)
 def report(
     run: RunOption = None,
-    compare: Compare = None,
+    plain: Compare = None,
     ood: Ood = None,
     out: Annotated[Path | None, typer.Option("--out", help="The page, .html.", show_default="RUN/report.html")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing page.")] = False,
@@ -29,36 +41,23 @@ def report(
     quiet: Quiet = False,
     **values: Any,
 ) -> None:
-    """Run every analysis that applies, and write all tables and figures as one HTML page that needs no network.
+    """Run every analysis that applies to a run, and write all tables and figures as one HTML page.
 
-    Figures, their data and the tables also go to RUN/analysis/.
+    The page needs no network. Figures, their data and the tables also go to RUN/analysis/.
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--out {out}: the page is an .html file")
-    with opened(run, values, checkpoint=checkpoint, no_download=no_download, quiet=quiet) as (subject, progress):
-        from codedtool.analysis.subject import find_negatives, opened_run
+        raise InputError(f"`out` {out}: the page is an .html file")
+    changes = given(values)
+    with loading(quiet=quiet) as progress, ExitStack() as stack:
         from codedtool.report.page import write_report
-        from codedtool.training.run import Run
 
-        negatives = find_negatives(subject, ood, download=not no_download, progress=progress)
-        with ExitStack() as stack:
-            plain = None
-            if compare is not None:
-                changes = {key: value for key, value in values.items() if value is not None}
-                plain = stack.enter_context(
-                    opened_run(Run.load(compare), changes=changes, download=not no_download, progress=progress)
-                )
-            result = write_report(
-                subject,
-                out or subject.run.path / "report.html",
-                plain=plain,
-                ood=negatives,
-                seed=seed,
-                force=force,
-                progress=progress,
-            )
+        subject = stack.enter_context(
+            opened(run, changes, progress=progress, checkpoint=checkpoint, no_download=no_download)
+        )
+        inputs = compared(stack, subject, plain, ood, changes, no_download=no_download, progress=progress)
+        target = out or subject.run.path / "report.html"
+        result = write_report(subject, target, **inputs, seed=seed, force=force, progress=progress)
     if json_output:
         print_json(result.to_json())
-    for reason in result.skipped:
-        say(f"left out: {reason}", to_stderr=json_output)
+    say_left_out(result.skipped, to_stderr=json_output)
     say(f"wrote {result.path}", to_stderr=json_output)

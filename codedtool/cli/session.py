@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -20,7 +20,9 @@ from codedtool.budget import Budget, Progress, silent
 from codedtool.errors import CodedtoolError, InputError, replace_arguments
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from pathlib import Path
+
+    from codedtool.analysis.result import Result, Table
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -118,11 +120,40 @@ def say(message: str, *, to_stderr: bool) -> None:
 
 
 def print_table(table: Table, *, to_stderr: bool) -> None:
-    """Print a rich table, at a terminal's width; into a pipe or file, as wide as it needs."""
+    """Print a table, at a terminal's width; into a pipe or file, as wide as the table needs."""
     from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
+    shown = RichTable(title=Text(table.caption), title_justify="left", title_style="bold", box=None)
+    for number, heading in enumerate(table.header):
+        # The first column tells the rows apart: it is never cut.
+        shown.add_column(Text(heading), justify="right" if number else "left", no_wrap=number == 0)
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
     stream = sys.stderr if to_stderr else sys.stdout
-    Console(file=stream, highlight=False, width=None if stream.isatty() else 240).print(table)
+    Console(file=stream, highlight=False, width=None if stream.isatty() else 240).print(shown)
+
+
+def say_left_out(reasons: Sequence[str], *, to_stderr: bool) -> None:
+    """One line for every part of a result that was left out."""
+    for reason in dict.fromkeys(reasons):
+        say(f"left out: {in_flags(reason)}", to_stderr=to_stderr)
+
+
+def show(result: Result, *, as_json: bool, heading: str, files: Sequence[Path]) -> None:
+    """Show an analysis's result: the JSON document on stdout if asked for, and for people what it is and holds."""
+    if as_json:
+        print_json(result.to_json())
+    say(heading, to_stderr=as_json)
+    for table in result.tables():
+        print_table(table, to_stderr=as_json)
+    for line in result.lines():
+        say(line, to_stderr=as_json)
+    say_left_out(result.skipped, to_stderr=as_json)
+    if files:
+        names = ", ".join(path.name for path in files)
+        say(f"files in {files[0].parent}: {names}", to_stderr=as_json)
 
 
 @contextmanager

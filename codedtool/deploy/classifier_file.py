@@ -19,7 +19,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from codedtool import __version__
-from codedtool.analysis.subject import Subject
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.errors import InputError
@@ -28,6 +27,7 @@ from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.models.variant import Variant
+from codedtool.training.subject import Subject
 
 _FORMAT = 1
 
@@ -82,9 +82,9 @@ def save_binary_classifier(
         InputError: a file is there already, or writing failed.
     """
     description = check_output(path, force=force)
-    network = extract_binary_classifier(subject.network, class_index).cpu()
+    network = subject.binary_classifier(class_index)
     words = {stage: scheme.table[class_index].tolist() for stage, scheme in subject.run.schemes.items()}
-    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     content = save(tensors, metadata={"class": subject.classes[class_index]})
     document = {
         "format": _FORMAT,

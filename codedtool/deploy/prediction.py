@@ -1,8 +1,8 @@
-"""What a trained network says of single images: class, confidence, early decoders and path (sections 4.1-4.4)."""
+"""Predictions for single images: class, confidence, early decoders and path (sections 4.1-4.4)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from codedtool.analysis.decoding import DecodeResult
-from codedtool.analysis.subject import Subject
 from codedtool.data import normalize
 from codedtool.data.augmentation import EVAL_CROP_PART, centre_crop
 from codedtool.data.folder import read_image
 from codedtool.deploy.classifier_file import BinaryClassifier
 from codedtool.models.coded_sum import CodedSum
+from codedtool.training.subject import Subject
 
 # Images that go through the network together.
 _BATCH = 64
@@ -24,14 +23,14 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class BlockPath:
-    """One coded block's part of the path of an image.
+    """The path of an image through one coded block.
 
     Attributes:
-        block: its name.
-        decoder: the early decoder's class.
-        codeword: of the predicted class, as 0s and 1s.
-        fired: subNNs whose energy r E(tbar_n) is nearer to 1 than to 0 (the two targets of eq. 5).
-        energies: r E(tbar_n), subNN by subNN.
+        block: the block's name, such as s2.1.
+        decoder: the class that the block's early decoder predicts.
+        codeword: the codeword of the predicted class, as 0s and 1s.
+        fired: one digit per subNN: 1 where its energy r E(tbar_n) is nearer to 1 than to 0 (the targets of eq. 5).
+        energies: r E(tbar_n) of every subNN.
     """
 
     block: str
@@ -42,13 +41,13 @@ class BlockPath:
 
     @property
     def matching(self) -> int:
-        """SubNNs that do as the codeword says."""
+        """Number of subNNs whose digit in ``fired`` equals that of the codeword."""
         return sum(a == b for a, b in zip(self.codeword, self.fired, strict=True))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one image.
+    """The network's prediction for one image.
 
     Attributes:
         image: the file.
@@ -69,13 +68,13 @@ class Prediction:
     path: tuple[BlockPath, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
+        """The fields in plain types."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class BinaryPrediction:
-    """What a binary classifier says of one image: its logit, and whether that is at least its threshold."""
+    """A binary classifier's answer for one image; it accepts an image whose logit is at least its threshold."""
 
     image: str
     class_name: str
@@ -84,7 +83,7 @@ class BinaryPrediction:
     threshold: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
+        """The fields in plain types."""
         return asdict(self)
 
 
@@ -101,11 +100,11 @@ def read_images(paths: Sequence[Path], size: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
-def predict(subject: Subject, paths: Sequence[Path], *, decoding: DecodeResult | None) -> list[Prediction]:
+def predict(subject: Subject, paths: Sequence[Path], *, confidence: Callable[[int], float] | None) -> list[Prediction]:
     """Classes, confidences and paths of image files.
 
     Args:
-        decoding: table 3 of the run; None for a plain network.
+        confidence: number of agreeing early decoders -> confidence, 0..1 (table 3); None for a plain network.
 
     Raises:
         InputError: a file that is missing or no image.
@@ -143,7 +142,7 @@ def predict(subject: Subject, paths: Sequence[Path], *, decoding: DecodeResult |
                     class_name=classes[best],
                     probability=float(probabilities_BK[row, best]),
                     agreeing=agreeing,
-                    confidence=None if decoding is None or agreeing is None else decoding.confidence(agreeing),
+                    confidence=None if confidence is None or agreeing is None else confidence(agreeing),
                     alternatives=tuple((classes[k], float(probabilities_BK[row, k])) for k in order[1:3]),
                     path=tuple(blocks),
                 )

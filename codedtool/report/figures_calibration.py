@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from codedtool.analysis.calibration import CalibrationResult
+from codedtool.analysis.confidence import ConfidenceResult
+from codedtool.analysis.result import Drawing
+from codedtool.analysis.selective import SelectiveResult
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from codedtool.analysis.calibration import CalibrationResult
-    from codedtool.analysis.selective import SelectiveResult
 
 # Okabe and Ito's colours, which all kinds of colour vision tell apart, with a marker and a dash of their own each.
 _LOOKS: dict[str, tuple[str, str, Literal["-", "--", "-.", ":"]]] = {
@@ -25,6 +27,16 @@ _LOOKS: dict[str, tuple[str, str, Literal["-", "--", "-.", ":"]]] = {
 
 # As in the paper: $h_T$ and $h_{aug}$.
 _LABELS = {"h_T": "$h_T$", "h_aug": "$h_{aug}$", "h_aug, tau >= 0": r"$h_{aug}$, $\tau \geq 0$"}
+
+
+def draw(result: ConfidenceResult) -> tuple[Drawing, ...]:
+    """The figures of ``codedtool calibrate``."""
+    return (
+        Drawing("calibration", "Reliability and calibration error", draw_calibration(result.calibration)),
+        Drawing(
+            "selective", "Share of wrong answers by share of answered images", draw_risk_coverage(result.selective)
+        ),
+    )
 
 
 def draw_calibration(result: CalibrationResult) -> Figure:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from codedtool.analysis.bc import ClassifiersResult
+from codedtool.analysis.bc import BcResult, ClassifiersResult
+from codedtool.analysis.result import Drawing
 from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, new_figure
 
 # Classes whose names still fit beside their points.
 _NAMED = 20
+
+
+def draw(result: BcResult) -> tuple[Drawing, ...]:
+    """The figures of ``codedtool bc``; a scatter of one class's classifier would be a single point."""
+    found = result.classifiers
+    scores = Drawing(
+        f"{result.name}_scores", "Histograms of the classifiers' logits for the first classes", draw_scores(found)
+    )
+    if result.class_name is not None:
+        return (scores,)
+    return (Drawing(result.name, "Precision and recall of every class's classifier", draw_classifiers(found)), scores)
 
 
 def draw_classifiers(result: ClassifiersResult) -> Figure:
@@ -69,5 +81,5 @@ def draw_scores(result: ClassifiersResult) -> Figure:
 
 
 def _short(name: str) -> str:
-    """A data set's name as a label: of a folder, its last part."""
+    """A data set's name as a label; the last part of a folder's path."""
     return name.rpartition("/")[2]

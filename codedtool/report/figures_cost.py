@@ -1,18 +1,24 @@
-"""Figure of table 5: what each network costs against the run's own."""
+"""Figure of table 5: the cost of each network as per cent of the run's network."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
 from codedtool.analysis.cost import CostResult
+from codedtool.analysis.result import Drawing
 from codedtool.report.style import COLOURS, new_figure
+
+
+def draw(result: CostResult) -> tuple[Drawing, ...]:
+    """The figure of ``codedtool cost``."""
+    return (Drawing(result.name, "Cost as per cent of the run's network", draw_cost(result)),)
 
 
 def draw_cost(result: CostResult) -> Figure:
     """Parameters, multiply-adds and images/s, as per cent of the run's own network."""
     figure, (panel,) = new_figure(width=5.5)
     names = {"parameters_ratio": "parameters", "macs_ratio": "multiply-adds", "speed_ratio": "images/s"}
-    rows = result.rows()
+    rows = result.network_rows()
     width = 0.8 / len(rows)
     for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
         places = [place + (number - (len(rows) - 1) / 2) * width for place in range(len(names))]

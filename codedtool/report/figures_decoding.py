@@ -5,7 +5,14 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from codedtool.analysis.decoding import DecodeResult
+from codedtool.analysis.result import Drawing
 from codedtool.report.style import BLUE, GREEN, ORANGE, new_figure
+
+
+def draw(result: DecodeResult) -> tuple[Drawing, ...]:
+    """The figure of ``codedtool decode``."""
+    alt = "Early decoders, agreement, and accuracy against cost of early exits"
+    return (Drawing(result.name, alt, draw_decoding(result)),)
 
 
 def draw_decoding(result: DecodeResult) -> Figure:

@@ -1,6 +1,8 @@
-"""What all figures share: colours that colour-blind readers can tell apart, and axes without clutter."""
+"""Shared by all figures: colours that colour-blind readers can tell apart, axes without clutter, small panels."""
 
 from __future__ import annotations
+
+import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +20,9 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
 )
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 
+# Blue is active and red inactive, as in the paper's figure 6.
+ACTIVITY_COLOURS = {"active": BLUE, "inactive": RED}
+
 
 def new_figure(
     columns: int = 1, rows: int = 1, *, width: float = 4.2, height: float = 3.2
@@ -30,3 +35,12 @@ def new_figure(
         one.grid(alpha=0.25, linewidth=0.6)
         one.set_axisbelow(True)
     return figure, axes
+
+
+def new_panels(number: int, *, per_row: int) -> tuple[Figure, list[Axes]]:
+    """A figure with ``number`` small panels in rows of nearly equal length, at most ``per_row`` in a row."""
+    rows = math.ceil(number / per_row)
+    figure, axes = new_figure(math.ceil(number / rows), rows, width=2.9, height=2.4)
+    for unused in axes[number:]:
+        unused.remove()
+    return figure, axes[:number]

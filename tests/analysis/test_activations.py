@@ -17,7 +17,6 @@ from hypothesis.extra import numpy as arrays
 from torch.nn import functional
 
 from codedtool.analysis.activations import StreamingHistogram, activations, default_block
-from codedtool.analysis.subject import NotApplicableError, Subject
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Split, load_dataset, normalize
 from codedtool.errors import InputError
@@ -27,6 +26,7 @@ from codedtool.report.figures_paths import draw_activations
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.runtime import opened_runtime
+from codedtool.training.subject import NotApplicableError, Subject
 
 NUM_IMAGES = 30
 

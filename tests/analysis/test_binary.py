@@ -22,7 +22,6 @@ from codedtool.analysis import classifiers as classifiers_module
 from codedtool.analysis.bc import CODED, FULL, PLAIN, PLAIN_FULL, evaluate_classifiers
 from codedtool.analysis.binary import best_f1_thresholds, measure, sample_negatives
 from codedtool.analysis.classifiers import BinaryClassifiers
-from codedtool.analysis.subject import NotApplicableError, Subject
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import normalize
 from codedtool.deploy.classifier_file import load_binary_classifier, save_binary_classifier
@@ -30,6 +29,7 @@ from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
 from codedtool.models.network import Stage
 from codedtool.models.pruning import active_channels, extract_binary_classifier, keep_masks_of_class
+from codedtool.training.subject import NotApplicableError, Subject
 from tests.subjects import make_subject, noisy_data, randomize, shipped, tiny_schemes, with_batches_of
 
 DIGITS = tuple("0123456789")

@@ -20,10 +20,10 @@ from codedtool.analysis.calibration import (
     reliability_bins,
     stratified_splits,
 )
-from codedtool.analysis.subject import Outputs
 from codedtool.analysis.temperature import Likelihood, Temperature, agreement, fit_temperature
 from codedtool.errors import InputError
 from codedtool.report.figures_calibration import draw_calibration
+from codedtool.training.subject import Outputs
 
 
 def made_outputs(

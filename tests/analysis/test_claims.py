@@ -16,9 +16,9 @@ import torch
 from codedtool.analysis.bc import CODED, ClassifiersResult, evaluate_classifiers
 from codedtool.analysis.decoding import agreement_table, decode
 from codedtool.analysis.specialization import specialize
-from codedtool.analysis.subject import Subject, collect_outputs, opened_run
 from codedtool.data import Split
 from codedtool.training.run import Run
+from codedtool.training.subject import Subject, collect_outputs, opened_run
 from tests.paths import SCHEMES
 
 pytestmark = pytest.mark.slow

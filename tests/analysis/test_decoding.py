@@ -27,12 +27,12 @@ from codedtool.analysis.decoding import (
     predict_with_exit,
     save_decoding,
 )
-from codedtool.analysis.subject import NotApplicableError, Outputs, Subject, class_index, collect_outputs
 from codedtool.budget import silent
 from codedtool.data import eval_batches, load_dataset
 from codedtool.deploy.prediction import predict, read_images
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
+from codedtool.training.subject import NotApplicableError, Outputs, Subject, class_index, collect_outputs
 from tests.subjects import make_subject, noisy_data, randomize, settle, tiny_schemes, with_batches_of
 
 DIGITS = tuple("0123456789")

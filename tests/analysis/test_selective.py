@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from codedtool.analysis.calibration import stratified_splits
 from codedtool.analysis.selective import COVERAGES, RiskCoverage, risk_coverage, selective
-from codedtool.analysis.subject import Outputs
 from codedtool.analysis.temperature import fit_temperature
 from codedtool.errors import InputError
 from codedtool.report.figures_calibration import draw_risk_coverage
+from codedtool.training.subject import Outputs
 from tests.analysis.test_calibration import made_outputs
 
 

@@ -16,7 +16,6 @@ import typer
 from typer.testing import CliRunner
 
 from codedtool.analysis.specialization import BlockCurves, SpecializeResult, random_removal_masks, specialize
-from codedtool.analysis.subject import NotApplicableError, Subject, opened_run
 from codedtool.cli.activations import activations as activations_verb
 from codedtool.cli.specialize import specialize as specialize_verb
 from codedtool.coding.scheme import CodingScheme
@@ -25,6 +24,7 @@ from codedtool.errors import InputError
 from codedtool.report.figures_paths import draw_specialization
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
+from codedtool.training.subject import NotApplicableError, Subject, opened_run
 from codedtool.training.train import train
 from tests.conftest import TABLE4_3OF10
 

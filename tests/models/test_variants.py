@@ -14,7 +14,6 @@ from torch import nn
 
 from codedtool.analysis.bc import CODED, FULL, evaluate_classifiers
 from codedtool.analysis.classifiers import BinaryClassifiers
-from codedtool.analysis.subject import opened_run
 from codedtool.coding.pairing import joint_distance_histogram
 from codedtool.deploy.classifier_file import load_binary_classifier, save_binary_classifier
 from codedtool.deploy.export import export_network
@@ -25,6 +24,7 @@ from codedtool.models.variant import Variant
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.stages import assign, permuted
+from codedtool.training.subject import opened_run
 from codedtool.training.train import train
 from tests.analysis.test_binary import zeroed_logits
 from tests.models.test_network import load, randomize

@@ -1,4 +1,4 @@
-"""What every analysis starts from: a trained run, its network on a device, and images.
+"""The subject of every analysis: a trained run, its network on a device, and images.
 
 Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded blocks.
 """
@@ -9,10 +9,10 @@ import difflib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,17 +20,20 @@ from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, Split, eval_batches, load_dataset, normalize
 from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
+from codedtool.models.pruning import extract_binary_classifier
 from codedtool.training.checkpoint import Which
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import Run
 from codedtool.training.runtime import Runtime, opened_runtime
 from codedtool.training.train import check_same_classes, load_run_data
 
+Value = TypeVar("Value")
+
 _REPORT_SECONDS = 0.5
 
 
 class NotApplicableError(InputError):
-    """A run lacks what an analysis needs, such as coded blocks; `report` leaves that part out and says why."""
+    """A run lacks something that an analysis needs, such as coded blocks; `report` leaves the analysis out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +55,11 @@ class Subject:
     runtime: Runtime
     checkpoint: str
     find_data: Callable[[], ImageData]
+    _known: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     @cached_property
     def data(self) -> ImageData:
-        """The run's data set, with the same classes in the same order; looked for when it is first asked for.
+        """The run's data set, with the same classes in the same order; loaded on first use.
 
         Raises:
             InputError: missing data, or other classes than the run's.
@@ -64,13 +68,32 @@ class Subject:
         check_same_classes(self.run, data)
         return data
 
+    def once(self, key: str, work: Callable[[], Value]) -> Value:
+        """The result of ``work``, which is done once per opened run and ``key``: analyses share it."""
+        if key not in self._known:
+            self._known[key] = work()
+        value: Value = self._known[key]
+        return value
+
+    def outputs(self, progress: Progress = silent) -> Outputs:
+        """The network's outputs for the validation images, from one pass that all analyses share.
+
+        Raises:
+            InputError: no image could be read.
+        """
+        return self.once("outputs", lambda: collect_outputs(self, self.data.val, progress=progress))
+
+    def binary_classifier(self, class_index: int) -> CodedNetwork:
+        """The binary classifier of a class (0..K-1), cut from the network once."""
+        return self.once(f"classifier {class_index}", lambda: extract_binary_classifier(self.network, class_index))
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, row by row of the schemes."""
         return self.run.classes
 
     def require_coded(self, what: str) -> None:
-        """Raise NotApplicableError where the network has no coded block."""
+        """Raise NotApplicableError where the network has no coded block; ``what`` names the analysis."""
         if not self.network.block_names:
             raise NotApplicableError(
                 f"{what} needs coded blocks, and {self.run.path} was trained without schemes ({self.recipe.preset})"
@@ -80,10 +103,12 @@ class Subject:
         """The number (0-based) among the coded blocks of the block called ``name``, such as s3.2.
 
         Raises:
-            InputError: none is called so; lists them.
+            InputError: no coded block is called so; the message lists them.
         """
         if name not in self.network.block_names:
-            raise InputError(f"--block {name!r} is no coded block of this run; they are {self.network.block_names}")
+            raise InputError(
+                f"{name!r} is no coded block of this run; its coded blocks are {', '.join(self.network.block_names)}"
+            )
         return self.network.block_names.index(name)
 
     def batches(
@@ -91,7 +116,7 @@ class Subject:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(B, 3, H, W) normalised images on the device and (B,) int64 targets on the CPU, in order, not augmented.
 
-        Images of any data set are normalised as the run's own were: a deployed network knows no other statistics.
+        Images of every data set are normalised as the run's own: a deployed network knows no other statistics.
         """
         seen, reported = 0, 0.0
         batches = eval_batches(
@@ -143,7 +168,7 @@ def opened_run(
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What the network said of every image of a split, on the CPU.
+    """The network's outputs for every image of a split, on the CPU.
 
     Attributes:
         logits: (n, K) float32.
@@ -211,7 +236,7 @@ def class_index(classes: tuple[str, ...], text: str) -> int:
         if near
         else f"known: {', '.join(classes[:12])}" + (", ..." if len(classes) > 12 else "")
     )
-    raise InputError(f"--class {text!r} is neither a class nor a number from 0 to {len(classes) - 1}; {hint}")
+    raise InputError(f"`class_name` {text!r} is neither a class nor a number from 0 to {len(classes) - 1}; {hint}")
 
 
 def find_negatives(
@@ -233,7 +258,7 @@ def find_negatives(
         return None
     if name is not None:
         if name == subject.data.name:
-            raise InputError(f"--ood {name} is the data set of the run itself; name one with other classes")
+            raise InputError(f"`ood` {name} is the data set of the run itself; name one with other classes")
         return load_dataset(
             name, data_dir=Path(subject.recipe.data_dir), download=download, val_only=True, progress=progress
         )

@@ -1,0 +1,235 @@
+"""Shared by the commands that train a run or read one: their options, the recipe's flags, and the opened run."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import typer
+
+from codedtool.budget import Budget, Progress
+from codedtool.cli.session import EXIT_INTERRUPTED, in_flags, progress_display
+from codedtool.errors import InputError
+from codedtool.training.recipe import Recipe, settings
+from codedtool.training.settings import SettingIgnored
+
+if TYPE_CHECKING:
+    from codedtool.training.stages import Assignment
+    from codedtool.training.subject import Subject
+
+_PANEL = "Recipe: {section} (a value that is not given is that of the data set's recipe)"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+Checkpoint = Annotated[
+    Literal["best", "last", "previous"], typer.Option("--checkpoint", help="Which checkpoint of the run.")
+]
+SchemeFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--scheme", help="A scheme's .npy; repeat it to give every coded stage its own."),
+]
+StageNames = Annotated[
+    str | None,
+    typer.Option("--stages", help="Stages of the --scheme options in their order, as s2,s3.", show_default="by ratio"),
+]
+UncodedStages = Annotated[
+    str | None, typer.Option("--uncoded-stages", help="Coded stages of the preset to leave plain, as s2.")
+]
+RunOption = Annotated[
+    str | None, typer.Option("--run", help="A run's folder, or its name under runs/.", show_default="the latest")
+]
+Compare = Annotated[
+    str | None, typer.Option("--compare", help="A run of the plain control: its classifiers are a baseline.")
+]
+Ood = Annotated[
+    str | None,
+    typer.Option(
+        "--ood",
+        help="A data set of other classes, whose images are out-of-distribution negatives; none: no such set.",
+        show_default="cifar100 for cifar10 and the reverse, where it is there",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn at random.", min=0)]
+Config = Annotated[Path | None, typer.Option("--config", help="A TOML file of recipe values; flags win over it.")]
+NoDownload = Annotated[bool, typer.Option("--no-download", help="Never fetch a data set that is not there.")]
+
+
+def prepare_torch() -> None:
+    """To be called before PyTorch is first imported: its idle CPU threads sleep instead of spinning.
+
+    Spinning costs five to ten times the work of a small network as soon as another process wants the cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _flag(key: str) -> str:
+    """The flag of a recipe's key: batch_size -> --batch-size."""
+    return "--" + key.replace("_", "-")
+
+
+def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
+    """Give a command one optional flag per key of `Recipe` (all, without ``keys``) in place of its ``**values``.
+
+    A flag that is not given arrives as None, so that the config file and the recipe can speak for it.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        flags = []
+        for key, setting in settings().items():
+            if keys and key not in keys:
+                continue
+            names = f"{_flag(key)}/--no-{key.replace('_', '-')}" if setting.kind is bool else _flag(key)
+            panel = _PANEL.format(section=setting.section)
+            option = typer.Option(names, help=setting.help, show_default=False, rich_help_panel=panel)
+            flags.append(
+                inspect.Parameter(
+                    key,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[setting.kind | None, option],
+                )
+            )
+        function.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]  # read by typer
+        return function
+
+    return decorate
+
+
+# The recipe's values that an analysis may change.
+DEVICE_FLAGS = (
+    "data",
+    "data_dir",
+    "skip_bad_images",
+    "eval_size",
+    "batch_size",
+    "precision",
+    "channels_last",
+    "device",
+    "num_workers",
+)
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given; a flag that was not is None."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@contextmanager
+def loading(*, quiet: bool) -> Iterator[Progress]:
+    """Within it, PyTorch is imported and used: warnings are one line each, and progress is shown."""
+    prepare_torch()
+    with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
+        progress("loading PyTorch", 0, None)
+        yield progress
+
+
+@contextmanager
+def opened(
+    run: str | None,
+    changes: Mapping[str, Any],
+    *,
+    progress: Progress,
+    checkpoint: Literal["best", "last", "previous"] = "best",
+    no_download: bool = False,
+) -> Iterator[Subject]:
+    """The run that the flags name, opened for analysis with some values of its recipe changed."""
+    from codedtool.training.run import Run
+    from codedtool.training.subject import opened_run
+
+    with opened_run(
+        Run.load(run), checkpoint=checkpoint, changes=changes, download=not no_download, progress=progress
+    ) as subject:
+        yield subject
+
+
+@contextmanager
+def interruptible_training(budget: Budget) -> Iterator[None]:
+    """Within it, Ctrl-C finishes the step and saves a checkpoint, and the command ends with exit code 130."""
+    from codedtool.training.loop import Interrupted
+
+    with finishing_the_step(budget):
+        try:
+            yield
+        except Interrupted as interruption:
+            typer.echo(f"interrupted: {in_flags(str(interruption))}", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def resolve(
+    schemes: list[Path] | None, stages: str | None, uncoded: str | None, config: Path | None, given: dict[str, Any]
+) -> tuple[Recipe, Assignment]:
+    """The recipe (flags win over the config file, that over the data set's recipe), and which scheme goes where."""
+    from codedtool.training.recipe import default_data, read_config, recipe_for, warn_of_ignored
+    from codedtool.training.stages import assign
+
+    own = {"scheme": list, "stages": str, "uncoded_stages": str}
+    values = read_config(config, {**settings(), **own}) if config is not None else {}
+    from_file = {key: values.pop(key) for key in own if key in values}
+    for key, value in from_file.items():
+        if type(value) is not own[key]:
+            raise InputError(
+                f"--config {config}: {key} must be {'a list' if own[key] is list else 'text'}, got {value!r}"
+            )
+    values |= given
+    paths = schemes or [Path(str(path)) for path in from_file.get("scheme", [])]
+    assignment = assign(
+        paths,
+        data=values.get("data"),
+        preset=values.get("preset") or None,
+        stages=_names(stages or from_file.get("stages")),
+        uncoded_stages=_names(uncoded or from_file.get("uncoded_stages")) or (),
+    )
+    data = values.get("data") or default_data(assignment.num_classes, values.get("data_dir", Recipe().data_dir))
+    recipe = recipe_for(data).with_values({**values, "preset": assignment.preset})
+    warn_of_ignored(recipe, values, coded=bool(assignment.schemes))
+    return recipe, assignment
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """``s2,s3`` -> (s2, s3)."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Within it, a warning of this package (a setting ignored, images left out) is one line on stderr."""
+    package = str(Path(__file__).parents[1])
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+            if category is SettingIgnored or filename.startswith(package):
+                typer.echo(f"warning: {in_flags(str(message))}", err=True)
+            else:
+                usual(message, category, filename, *rest)
+
+        warnings.showwarning = show  # type: ignore[assignment]  # takes what the real one takes
+        warnings.simplefilter("always", SettingIgnored)
+        yield
+
+
+@contextmanager
+def finishing_the_step(budget: Budget) -> Iterator[None]:
+    """Within it, Ctrl-C (or SIGTERM) asks the budget to stop after the step; a second one stops at once."""
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if budget.stop_reason() is not None:
+            raise KeyboardInterrupt
+        budget.interrupt()
+        typer.echo("stopping after this step, then saving a checkpoint (again: stop at once)", err=True)
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
