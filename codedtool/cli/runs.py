@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from codedtool.training.stages import Assignment
     from codedtool.training.subject import Subject
 
-_PANEL = "Recipe: {section} (a value that is not given is that of the data set's recipe)"
+_PANEL = "Recipe: {section} (defaults depend on the data set)"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
