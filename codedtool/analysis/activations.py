@@ -14,7 +14,6 @@ import torch
 from codedtool.analysis.result import NONE, Result, Rows, Table
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
-from codedtool.models.coded_sum import CodedSum
 from codedtool.models.network import CodedNetwork
 from codedtool.training.subject import Subject
 
@@ -233,10 +232,9 @@ class ActivationsResult(Result):
 
 
 def default_block(network: CodedNetwork) -> str:
-    """The paper's choice: the second coded block of the last coded stage; its only one where it has one."""
-    stages = [network.block_stages[index] for index in network.coded_indices]
-    first = stages.index(stages[-1])
-    return network.block_names[first : first + 2][-1]
+    """The paper's choice: the second coded block of the last coded stage, or its only coded block."""
+    last = network.coded_blocks[-1].stage
+    return [block.name for block in network.coded_blocks if block.stage == last][:2][-1]
 
 
 @torch.no_grad()
@@ -269,8 +267,7 @@ def activations(
     name = default_block(network) if block is None else block
     number = subject.coded_block(name)
     chosen = network.coded_blocks[number]
-    coded_sum = chosen.expand
-    assert isinstance(coded_sum, CodedSum)
+    coded_sum = chosen.coded_sum
     if not 1 <= num_subnns <= coded_sum.num_subnns:
         raise InputError(f"`num_subnns` must be from 1 to the block's N = {coded_sum.num_subnns}, got {num_subnns}")
     codewords_KN = torch.tensor(coded_sum.scheme.table).bool()

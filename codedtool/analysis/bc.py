@@ -251,8 +251,7 @@ class BcResult(Result):
     def name(self) -> str:
         return "bc" if self.class_name is None else f"bc_{file_name(self.class_name)}"
 
-    @property
-    def skipped(self) -> tuple[str, ...]:
+    def left_out(self) -> tuple[str, ...]:
         return self.classifiers.skipped
 
     def lines(self) -> tuple[str, ...]:

@@ -23,8 +23,7 @@ class ConfidenceResult(Result):
     def name(self) -> str:
         return "calibration"
 
-    @property
-    def skipped(self) -> tuple[str, ...]:
+    def left_out(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.calibration.skipped, *self.selective.skipped)))
 
     def tables(self) -> tuple[Table, ...]:

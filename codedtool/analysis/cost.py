@@ -72,6 +72,9 @@ class CostResult(Result):
         """Table 5's figures, network by network, where it has this preset at this size."""
         return PAPER_GMACS.get((self.preset, self.image_size), {})
 
+    def left_out(self) -> tuple[str, ...]:
+        return self.skipped
+
     def lines(self) -> tuple[str, ...]:
         if not self.paper_gmacs:
             return ()

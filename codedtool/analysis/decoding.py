@@ -18,7 +18,6 @@ from codedtool.analysis.cost import compare_speed, count_macs
 from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
-from codedtool.models.coded_sum import CodedSum
 from codedtool.models.network import CodedNetwork
 from codedtool.training.subject import Outputs, Subject
 
@@ -246,9 +245,8 @@ def predict_with_exit(
         features = output.features
         if output.energies is None:
             continue
-        assert isinstance(block.expand, CodedSum)
-        classes_B = block.expand.decode(output.energies)
-        stops_B = watch.stops(output.energies, classes_B, block.expand.scheme_KN)
+        classes_B = block.decode(output.energies)
+        stops_B = watch.stops(output.energies, classes_B, block.coded_sum.scheme_KN)
         answers_B[rows_B[stops_B]] = classes_B[stops_B]
         exits_B[rows_B[stops_B]] = number
         number += 1
@@ -310,8 +308,7 @@ def decode(
     network, device = subject.network, subject.runtime.device
     outputs = subject.outputs(progress)
     hits_L = (outputs.decoded == outputs.targets[:, None]).double().mean(0)
-    schemes_KN = [network.schemes[name.partition(".")[0]].table for name in network.block_names]
-    tables = [torch.from_numpy(table.copy()) for table in schemes_KN]
+    tables = [torch.from_numpy(block.scheme.table.copy()) for block in network.coded_blocks]
     curve = [ExitRule("agree", number + 1) for number in range(len(tables))]
     curve += [ExitRule("margin", margin) for margin in _MARGINS]
     curve += [rule for rule in dict.fromkeys(asked) if rule not in curve]

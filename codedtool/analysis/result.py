@@ -65,9 +65,8 @@ class Result(Protocol):
     def name(self) -> str:
         """The stem of the result's JSON file."""
 
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """What was left out, and why; one text each."""
+    def left_out(self) -> tuple[str, ...]:
+        """The parts that were left out, one text each: the part and the reason."""
         return ()
 
     def lines(self) -> tuple[str, ...]:

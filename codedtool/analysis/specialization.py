@@ -209,17 +209,16 @@ def specialize(
 
 
 class _Tally:
-    """Right answers without k subNNs of one block, counted on the device so that no pass waits for another."""
+    """Counts right answers without k subNNs of one block, on the device so that no pass waits for another."""
 
     def __init__(self, subject: Subject, number: int, *, repeats: int, seed: int) -> None:
         self._runtime = subject.runtime
         self._network = subject.network
         self._index = subject.network.coded_indices[number]
         self._repeats = repeats
-        scheme = self._network.coded_blocks[number].scheme
-        assert scheme is not None
-        self.name = self._network.block_names[number]
-        self._scheme = scheme
+        block = self._network.coded_blocks[number]
+        scheme = self._scheme = block.scheme
+        self.name = block.name
         self._codewords_KN = torch.tensor(scheme.table)
         self._sizes = {True: range(1, scheme.act + 1), False: range(1, scheme.length - scheme.act + 1)}
         self._hits = {

@@ -150,7 +150,7 @@ def show(result: Result, *, as_json: bool, heading: str, files: Sequence[Path]) 
         print_table(table, to_stderr=as_json)
     for line in result.lines():
         say(line, to_stderr=as_json)
-    say_left_out(result.skipped, to_stderr=as_json)
+    say_left_out(result.left_out(), to_stderr=as_json)
     if files:
         names = ", ".join(path.name for path in files)
         say(f"files in {files[0].parent}: {names}", to_stderr=as_json)

@@ -14,7 +14,6 @@ from codedtool.data import normalize
 from codedtool.data.augmentation import EVAL_CROP_PART, centre_crop
 from codedtool.data.folder import read_image
 from codedtool.deploy.classifier_file import BinaryClassifier
-from codedtool.models.coded_sum import CodedSum
 from codedtool.training.subject import Subject
 
 # Images that go through the network together.
@@ -121,16 +120,13 @@ def predict(subject: Subject, paths: Sequence[Path], *, confidence: Callable[[in
             order = probabilities_BK[row].argsort(descending=True).tolist()
             best = order[0]
             blocks = []
-            for name, block, values_BN, answers in zip(
-                network.block_names, network.coded_blocks, output.energies, decoded, strict=True
-            ):
-                assert isinstance(block.expand, CodedSum)
-                energies = (block.expand.ratio * values_BN[row].float()).tolist()
+            for block, values_BN, answers in zip(network.coded_blocks, output.energies, decoded, strict=True):
+                energies = (block.coded_sum.ratio * values_BN[row].float()).tolist()
                 blocks.append(
                     BlockPath(
-                        block=name,
+                        block=block.name,
                         decoder=classes[answers[row]],
-                        codeword="".join(map(str, block.expand.scheme.table[best].tolist())),
+                        codeword="".join(map(str, block.scheme.table[best].tolist())),
                         fired="".join("1" if energy >= 0.5 else "0" for energy in energies),
                         energies=tuple(energies),
                     )

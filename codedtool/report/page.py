@@ -113,7 +113,7 @@ def write_report(
         drawings = analysis.draw(result)
         save_result(subject.run, result, drawings)
         results[analysis.name] = result
-        skipped += result.skipped
+        skipped += result.left_out()
         images = _images(subject.run, drawings)
         parts.append(
             Part(analysis.name, analysis.title, analysis.text, images, tuple(result.tables()), tuple(result.lines()))
@@ -212,13 +212,13 @@ def _paths(subject: Subject, outputs: Outputs) -> dict[str, Any]:
     network, num_classes = subject.network, len(subject.classes)
     blocks = []
     images_K1 = torch.bincount(outputs.targets, minlength=num_classes).clamp_min(1)[:, None]
-    for name, energies_nN in zip(network.block_names, outputs.energies, strict=True):
-        scheme = network.schemes[name.partition(".")[0]]
+    for block, energies_nN in zip(network.coded_blocks, outputs.energies, strict=True):
+        scheme = block.scheme
         sums_KN = torch.zeros(num_classes, scheme.length).index_add_(0, outputs.targets, energies_nN.float())
         means_KN = sums_KN / images_K1 * float(scheme.ratio)
         blocks.append(
             {
-                "name": name,
+                "name": block.name,
                 "codewords": ["".join(map(str, row)) for row in scheme.table.tolist()],
                 "energies": [[round(value, 2) for value in row] for row in means_KN.tolist()],
             }

@@ -22,7 +22,7 @@ from codedtool.data import Split, load_dataset, normalize
 from codedtool.errors import InputError
 from codedtool.models import build_network
 from codedtool.models.coded_sum import CodedSum
-from codedtool.report.figures_paths import draw_activations
+from codedtool.report.figures_activations import draw_activations
 from codedtool.training.devices import opened_runtime
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
@@ -182,7 +182,7 @@ def test_a_kind_without_images_is_empty(subject: Subject) -> None:
 
 def test_rows_are_densities_that_sum_to_one(subject: Subject) -> None:
     result = activations(subject, num_subnns=2, bins=8)
-    rows = result.rows()
+    rows = result.rows()["activations"]
     assert len(rows) == 2 * 2 * 8
     for subnn in range(2):
         for kind in ("active", "inactive"):
@@ -198,10 +198,10 @@ def test_the_figure_has_a_panel_per_subnn_on_a_log_scale(subject: Subject) -> No
 
 
 def test_errors_are_clear(subject: Subject, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--block 's2.1' is no coded block"):
+    with pytest.raises(InputError, match="'s2.1' is no coded block"):
         activations(subject, block="s2.1")
     for number in (0, 11):
-        with pytest.raises(InputError, match=f"--subnns must be from 1 to the block's N = 10, got {number}"):
+        with pytest.raises(InputError, match=f"`num_subnns` must be from 1 to the block's N = 10, got {number}"):
             activations(subject, num_subnns=number)
     recipe = subject.recipe.with_values({"preset": "resnext_tiny"})
     plain = Run.create(recipe, {}, subject.classes, subject.run.normalization, name="plain", folder=tmp_path)

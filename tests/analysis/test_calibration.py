@@ -301,7 +301,7 @@ def test_splits_repeat_with_their_seed_and_differ_within_it() -> None:
         ([0, 0, 1], 0.5, 1, "class number 1 has 1 image"),
         ([0, 0, 1, 1, 2, 2], 0.25, 1, "leaves a part of 1, fewer than the 3 classes; evaluate on at least 12 images"),
         ([0, 0, 1, 1], 1.0, 1, "fit shares must lie between 0 and 1"),
-        ([0, 0, 1, 1], 0.5, 0, "--repeats be at least 1, got 0.5 and 0"),
+        ([0, 0, 1, 1], 0.5, 0, "`repeats` must be at least 1, got 0.5 and 0"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(targets: list[int], share: float, repeats: int, message: str) -> None:

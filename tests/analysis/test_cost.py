@@ -120,7 +120,7 @@ def test_table_5_of_a_run(tiny: CodedNetwork, tmp_path: Path) -> None:
     data = noisy_data(tuple("0123456789"), train=1, val=1)
     subject = make_subject(tmp_path, tiny, data, schemes=tiny_schemes())
     before = {key: value.clone() for key, value in tiny.state_dict().items()}
-    result = cost(subject, class_index=4)
+    result = cost(subject, class_name="4")
     assert [one.name for one in result.networks] == ["coded", "plain", "binary classifier of 4"]
     coded, plain, classifier = result.networks
     assert coded.parameters == plain.parameters == sum(parameter.numel() for parameter in tiny.parameters())
@@ -128,7 +128,7 @@ def test_table_5_of_a_run(tiny: CodedNetwork, tmp_path: Path) -> None:
     assert classifier.parameters < coded.parameters
     assert classifier.macs < coded.macs
     assert all(one.images_per_second > one.training_images_per_second > 0 for one in result.networks)
-    rows = result.rows()
+    rows = result.network_rows()
     assert rows[0]["macs_ratio"] == rows[0]["speed_ratio"] == 1
     assert rows[2]["parameters_ratio"] == classifier.parameters / coded.parameters
     assert json.loads(json.dumps(result.to_json(), allow_nan=False))["networks"] == rows

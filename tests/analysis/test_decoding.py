@@ -25,8 +25,8 @@ from codedtool.analysis.decoding import (
     load_decoding,
     margins,
     predict_with_exit,
-    save_decoding,
 )
+from codedtool.analysis.result import save_result
 from codedtool.budget import silent
 from codedtool.data import eval_batches, load_dataset
 from codedtool.deploy.prediction import predict, read_images
@@ -259,7 +259,7 @@ def test_hostile_text_is_a_rule_or_refused_with_the_flag_s_name(text: str) -> No
     except InputError as error:
         message = str(error)
     if rule is None:
-        assert message.startswith("--exit")
+        assert message.startswith("`rules`")
         assert "is neither agree:M" in message
         return
     assert ExitRule.parse(str(rule)) == rule
@@ -286,7 +286,7 @@ def test_a_rule_of_more_blocks_than_there_are_never_stops(
 
 
 def test_decode_puts_it_together(subject: Subject) -> None:
-    rules = (ExitRule("agree", 2), ExitRule("margin", 0.123))
+    rules = ("agree:2", "margin:0.123")
     result = decode(subject, rules=rules)
     outputs = collect_outputs(subject, subject.data.val)
     targets = torch.from_numpy(subject.data.val.targets)
@@ -323,7 +323,7 @@ def test_batches_decide_no_output(subject: Subject) -> None:
 def test_a_result_comes_back_for_its_own_checkpoint_alone(subject: Subject) -> None:
     result = decode(subject)
     assert load_decoding(subject) is None
-    save_decoding(subject.run, result)
+    save_result(subject.run, result)
     assert load_decoding(subject) == result
     assert load_decoding(replace(subject, checkpoint="e0002s000000")) is None
     path = subject.run.path / "analysis" / "decode.json"
@@ -394,7 +394,7 @@ def test_predictions_are_the_network_s_outputs_in_words(
         Image.fromarray(pixels).save(paths[-1])
     outputs = collect_outputs(subject, subject.data.val)
     decoding = decode(subject)
-    predictions = predict(subject, paths, decoding=decoding)
+    predictions = predict(subject, paths, confidence=decoding.confidence)
     assert [prediction.image for prediction in predictions] == [str(path) for path in paths]
     for number, prediction in enumerate(predictions):
         probabilities = outputs.logits[number].double().softmax(0)
@@ -429,7 +429,7 @@ def test_a_plain_network_predicts_without_a_path(tmp_path: Path) -> None:
         tmp_path, network, noisy_data(DIGITS, train=1, val=1), schemes={}, preset="resnext_tiny", name="plain"
     )
     Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
-    (prediction,) = predict(plain, [tmp_path / "black.png"], decoding=None)
+    (prediction,) = predict(plain, [tmp_path / "black.png"], confidence=None)
     assert (prediction.agreeing, prediction.confidence, prediction.path) == (None, None, ())
 
 
@@ -467,7 +467,7 @@ def test_any_other_text_is_refused_as_a_class(text: str) -> None:
     except InputError as error:
         message = str(error)
     if found is None:
-        assert message.startswith("--class")
+        assert message.startswith("`class_name`")
         assert text not in ("cat", "dog", "0", "1")
     else:
         assert text in ("cat", "dog") or int(text) == found

@@ -12,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
 from codedtool.analysis.specialization import BlockCurves, SpecializeResult, random_removal_masks, specialize
-from codedtool.cli.activations import activations as activations_verb
-from codedtool.cli.specialize import specialize as specialize_verb
+from codedtool.cli import app
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Split, normalize
 from codedtool.errors import InputError
-from codedtool.report.figures_paths import draw_specialization
+from codedtool.report.figures_specialization import draw_specialization
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import NotApplicableError, Subject, opened_run
@@ -165,11 +163,11 @@ def test_masks_refuse_what_is_not_there(scheme: CodingScheme, k: int, active: bo
 
 
 def test_errors_are_clear(subject: Subject, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--block 's9.1' is no coded block of this run; they are \('s3.1', 's3.2'\)"):
+    with pytest.raises(InputError, match=r"'s9.1' is no coded block of this run; its coded blocks are s3.1, s3.2"):
         specialize(subject, blocks=["s9.1"])
-    with pytest.raises(InputError, match="--repeats must be at least 1, got 0"):
+    with pytest.raises(InputError, match="`repeats` must be at least 1, got 0"):
         specialize(subject, repeats=0)
-    with pytest.raises(InputError, match="--seed must be at least 0, got -1"):
+    with pytest.raises(InputError, match="`seed` must be at least 0, got -1"):
         specialize(subject, seed=-1)
     recipe = subject.recipe.with_values({"preset": "resnext_tiny"})
     plain = Run.create(recipe, {}, subject.classes, subject.run.normalization, name="plain", folder=tmp_path)
@@ -188,8 +186,8 @@ RESULT = SpecializeResult(
 
 
 def test_rows_and_json_hold_every_point() -> None:
-    assert RESULT.rows()[1] == {"block": "s3.0", "removed": "active", "k": 1, "accuracy": 0.25}
-    assert len(RESULT.rows()) == 4 * 6
+    assert RESULT.rows()["specialize"][1] == {"block": "s3.0", "removed": "active", "k": 1, "accuracy": 0.25}
+    assert len(RESULT.rows()["specialize"]) == 4 * 6
     assert json.loads(json.dumps(RESULT.to_json()))["blocks"][3]["inactive"] == [0.5, 0.5, 0.75, 1.0]
 
 
@@ -203,11 +201,6 @@ def test_the_figure_has_a_panel_per_block_and_a_line_per_kind() -> None:
     assert low < 25
     assert high > 100
     assert {axes.get_ylim() for axes in figure.axes} == {(low, high)}
-
-
-app = typer.Typer()
-app.command("specialize")(specialize_verb)
-app.command("activations")(activations_verb)
 
 
 def test_the_verbs_write_their_files_and_one_json_document(run: Run) -> None:

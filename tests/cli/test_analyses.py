@@ -126,7 +126,7 @@ def test_bc_of_all_classes_gives_a_table_against_every_baseline(house: House) ->
     assert [row["source"] for row in document["means"]] == sources
     assert [row["class"] for row in document["classifiers"]] == list("0123456789") * 4
     assert (document["ood"], document["negatives_per_positive"]) == (None, None)
-    assert document["skipped"] == ["out-of-distribution negatives: no --ood data set"]
+    assert document["skipped"] == ["out-of-distribution negatives: no data set `ood` was given"]
     assert document["cost"]["networks"][2]["name"] == "binary classifier of 0"
     for row in document["means"]:
         mine = [one["val_f1"] for one in document["classifiers"] if one["source"] == row["source"]]
@@ -250,7 +250,7 @@ def test_a_plain_run_predicts_and_costs_but_has_nothing_to_decode(house: House) 
     plain = ("--run", "plain", "--quiet")
     (entry,) = json.loads(done(house.path, "predict", "digit3.png", *plain, "--json"))
     assert (entry["confidence"], entry["agreeing"], entry["path"]) == (None, None, [])
-    assert "skipped: coded network" in done(house.path, "cost", *plain)
+    assert "left out: coded network" in done(house.path, "cost", *plain)
     for verb in ("decode", "bc"):
         finished = run(house.path, verb, *plain, "--json")
         assert finished.exit_code == 2

@@ -98,8 +98,6 @@ def test_consecutive_blocks_with_one_scheme_share_a_drop_group() -> None:
 def test_drop_masks_change_the_output_and_not_the_first_energies() -> None:
     schemes = [shipped("c10_5of10"), shipped("c10_3of10")]
     network = randomize(build_network("coded_resnext_tiny", schemes, in_channels=1))
-        build_network("coded_resnext_tiny", [shipped("c10_5of10"), shipped("c10_3of10")], in_channels=1)
-    )
     x = torch.randn(3, 1, 8, 8)
     drop = [torch.ones(3, 10), torch.ones(3, 10)]
     drop[0][:, :4] = 0
@@ -201,7 +199,7 @@ def test_what_does_not_fit_is_named() -> None:
     fewer = CodingScheme(three.table[:8])
     with pytest.raises(InputError, match="different numbers of classes"):
         assign_schemes(preset, [five, fewer])
-    with pytest.raises(InputError, match="disagree about K"):
+    with pytest.raises(InputError, match="disagree about the number of classes K"):
         build_network(preset, [five, three], num_classes=11)
     with pytest.raises(InputError, match="no preset has N=10 and a stage of ratio 1/10"):
         preset_for(CodingScheme(np.eye(10, dtype=np.uint8)))

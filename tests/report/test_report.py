@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from codedtool.analysis.catalogue import CATALOGUE
 from codedtool.coding.scheme import CodingScheme
 from tests.paths import SCHEMES
 
@@ -110,21 +111,15 @@ def test_report_names_what_it_leaves_out_and_a_plain_run_gets_what_applies(folde
     document = json.loads((folder / "coded.json").read_text())
     assert document["parts"] == [
         "training",
-        "bc",
-        "specialize",
-        "decode",
-        "calibration",
-        "selective",
-        "activations",
-        "cost",
+        *(row.name for row in CATALOGUE),
     ]
-    assert any("--ood" in reason for reason in document["skipped"])
+    assert any("`ood`" in reason for reason in document["skipped"])
     done = run("report", "--run", "plain", "--out", "plain.html", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     plain = json.loads(done.stdout)
-    assert plain["parts"] == ["training", "calibration", "selective", "cost"]
+    assert plain["parts"] == ["training", *(row.name for row in CATALOGUE if "coded" not in row.needs)]
     reasons = "\n".join(plain["skipped"])
-    for part in ("binary classifiers", "specialization", "early decoders", "activations", "h_aug"):
+    for part in (*(row.title for row in CATALOGUE if "coded" in row.needs), "h_aug"):
         assert part in reasons
     text = (folder / "plain.html").read_text()
     assert "Left out" in text
