@@ -21,8 +21,11 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.budget import Budget, Progress, StopReason, silent
-from codedtool.coding.finite_field import finite_field
+from codedtool.budget import StopReason, Work
+from codedtool.coding.problem import Problem
+from codedtool.coding.solvers.algebra.finite_field import finite_field
+from codedtool.coding.solvers.candidate import Candidate, Findings
+from codedtool.coding.solvers.even_choice import choose_even
 from codedtool.coding.words import table_to_words, words_to_table
 
 # Codes better than the BCH code of the same distance, m and H -> exponents: the [64, 28, 16] code, whose 30,828 words
@@ -57,9 +60,18 @@ class LinearCodeWords:
     stopped: StopReason | None
 
 
-def linear_code_words(
-    length: int, act: int, min_distance: int, *, budget: Budget | None = None, progress: Progress = silent
-) -> LinearCodeWords | None:
+def choose_from_linear_code(problem: Problem, work: Work, findings: Findings) -> Candidate | None:
+    """Solver: K words of weight N_act of the best linear code known here, as whole orbits as far as possible."""
+    with work.stopwatch.timed("enumerate"):
+        code = linear_code_words(problem.length, problem.act, problem.min_distance, work)
+    if code is None or len(code.words) < problem.num_classes:
+        return None
+    with work.stopwatch.timed("select"):
+        chosen = choose_even(code.words, code.orbit, problem, work)
+    return Candidate(code.words[chosen], "linear code", code.name)
+
+
+def linear_code_words(length: int, act: int, min_distance: int, work: Work | None = None) -> LinearCodeWords | None:
     """The words of weight N_act in the largest extended cyclic code of distance >= H_min that can be listed.
 
     For N below a power of two, the words that have zeros in the columns too many: the shortened code.
@@ -68,13 +80,13 @@ def linear_code_words(
         length: N, 4..64.
         act: N_act, 1..N-1.
         min_distance: H_min, even, >= 4.
-        budget: polled about ten times a second; when it ends the words so far are returned.
-        progress: told the phase "listing a linear code".
+        work: its progress is told the phase "listing a linear code". When its budget ends, the words so far are
+            returned.
 
     Returns:
-        The words, or None where no code can be listed or none has two words of the weight.
+        The words, or None if no code can be listed or none has two words of the weight.
     """
-    budget = budget or Budget()
+    work = work or Work()
     degree = max(2, (length - 1).bit_length())
     for distance in range(min_distance, 1 << degree, 2):
         basis = shortened(extended_cyclic_basis(degree, exponents_for(degree, distance)), length)
@@ -82,8 +94,8 @@ def linear_code_words(
         if listing is None:
             continue
         name = f"extended cyclic [{length},{len(basis)},{distance}]"
-        progress("listing a linear code", 0, None, name)
-        words, stopped = listing(budget, progress)
+        work.progress("listing a linear code", 0, None, name)
+        words, stopped = listing(work)
         if len(words) < 2:
             return None
         words = np.sort(words)
@@ -167,8 +179,8 @@ class _Span:
     def __init__(self, basis: NDArray[np.uint64], act: int) -> None:
         self._basis, self._act = basis, act
 
-    def __call__(self, budget: Budget, progress: Progress) -> tuple[NDArray[np.uint64], StopReason | None]:
-        from codedtool.coding import cyclic_kernels
+    def __call__(self, work: Work) -> tuple[NDArray[np.uint64], StopReason | None]:
+        from codedtool.coding.solvers.algebra import cyclic_kernels
 
         low, high = self._basis[:_LOW_DIMENSIONS], self._basis[_LOW_DIMENSIONS:]
         low_sums = np.empty(1 << len(low), dtype=np.uint64)
@@ -177,7 +189,7 @@ class _Span:
         def part(first: int, last: int, out: NDArray[np.uint64]) -> int:
             return int(cyclic_kernels.words_of_weight(high, low_sums, self._act, first, last, out))
 
-        return _in_slices(part, 1 << len(high), max(1, _SLICE_WORK >> len(low)), budget, progress)
+        return _in_slices(part, 1 << len(high), max(1, _SLICE_WORK >> len(low)), work)
 
 
 class _Halves:
@@ -186,8 +198,8 @@ class _Halves:
     def __init__(self, basis: NDArray[np.uint64], length: int, act: int) -> None:
         self._checks, self._length, self._act = _checks(basis, length), length, act
 
-    def __call__(self, budget: Budget, progress: Progress) -> tuple[NDArray[np.uint64], StopReason | None]:
-        from codedtool.coding import cyclic_kernels
+    def __call__(self, work: Work) -> tuple[NDArray[np.uint64], StopReason | None]:
+        from codedtool.coding.solvers.algebra import cyclic_kernels
 
         left, left_syndromes = self._subsets(self._act // 2)
         right, right_syndromes = self._subsets(self._act - self._act // 2)
@@ -198,13 +210,15 @@ class _Halves:
         groups = np.searchsorted(syndromes, left_syndromes).clip(max=len(syndromes) - 1)
         groups = np.where(syndromes[groups] == left_syndromes, groups, -1).astype(np.int64)
 
-        def part(first: int, last: int, out: NDArray[np.uint64]) -> int:
-            return int(cyclic_kernels.join_halves(left, right, starts, groups, first, last, out))
+        halves = cyclic_kernels.Halves(left, groups, right, starts)
 
-        return _in_slices(part, len(left), max(1, _SLICE_WORK * len(syndromes) // len(right)), budget, progress)
+        def part(first: int, last: int, out: NDArray[np.uint64]) -> int:
+            return int(cyclic_kernels.join_halves(halves, first, last, out))
+
+        return _in_slices(part, len(left), max(1, _SLICE_WORK * len(syndromes) // len(right)), work)
 
     def _subsets(self, size: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        from codedtool.coding import cyclic_kernels
+        from codedtool.coding.solvers.algebra import cyclic_kernels
 
         words = np.empty(comb(self._length, size), dtype=np.uint64)
         syndromes = np.empty_like(words)
@@ -223,13 +237,13 @@ def _listing(basis: NDArray[np.uint64], length: int, act: int) -> _Span | _Halve
 
 
 def _in_slices(
-    part: Callable[[int, int, NDArray[np.uint64]], int], num_parts: int, step: int, budget: Budget, progress: Progress
+    part: Callable[[int, int, NDArray[np.uint64]], int], num_parts: int, step: int, work: Work
 ) -> tuple[NDArray[np.uint64], StopReason | None]:
     """The words that ``part(first, last, out)`` writes for all parts, ``step`` of them at a time."""
     found: list[NDArray[np.uint64]] = []
     room = np.empty(1 << 16, dtype=np.uint64)
     for first in range(0, num_parts, step):
-        stopped = budget.stop_reason()
+        stopped = work.stop_reason()
         if stopped is not None:
             return np.concatenate([np.empty(0, dtype=np.uint64), *found]), stopped
         last = min(num_parts, first + step)
@@ -238,7 +252,7 @@ def _in_slices(
             room = np.empty(num, dtype=np.uint64)
             part(first, last, room)
         found.append(room[:num].copy())
-        progress("listing a linear code", last, num_parts, f"{sum(map(len, found))} words")
+        work.progress("listing a linear code", last, num_parts, f"{sum(map(len, found))} words")
     return np.concatenate(found), None
 
 

@@ -7,7 +7,6 @@ the joint distance of two classes is the sum of their codewords' distances over 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.budget import Budget, Progress, StopReason, silent
-from codedtool.coding.pairing_bounds import JointBound, joint_bound
+from codedtool.budget import StopReason, Work
+from codedtool.coding.bounds.joint import JointBound, joint_bound
+from codedtool.coding.orders.annealing import slacks
 from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.words import MAX_LENGTH
 from codedtool.errors import InputError
@@ -49,8 +49,6 @@ _MOST_SHORT = 90
 # Entries visited by one slice of work: about 0.1 s.
 _SLICE_WORK = 40_000_000
 
-_QUANTILES = 1024
-
 
 @dataclass(frozen=True)
 class JointOrder:
@@ -61,7 +59,7 @@ class JointOrder:
         permutation: (K,) int64; class i gets row ``permutation[i]`` of the scheme as it was given.
         histogram: joint distance -> number of pairs of classes, ascending, counted with numpy; in the found order.
         given_histogram: the same for the order in which the scheme was given.
-        bound: what no order of these schemes can exceed.
+        bound: figures that no order of these schemes can exceed.
         exhausted: whether all orders were tried, so that the found one is the best there is.
         seed: the seed of every random choice.
         seconds: wall-clock seconds.
@@ -95,7 +93,7 @@ class JointOrder:
         return self.exhausted or figures == (self.bound.min_distance, self.bound.pairs_at(self.joint_min_distance))
 
     def provenance(self) -> dict[str, Any]:
-        """What the JSON of an ordered scheme records: the order, its figures and their bounds; plain JSON types."""
+        """The part of an ordered scheme's JSON on the order, its figures and their bounds; plain JSON types."""
         least = self.joint_min_distance
         return {
             "joint_min_distance": least,
@@ -134,14 +132,7 @@ def _joint_counts(words_SK: NDArray[np.uint64]) -> dict[int, int]:
     return {int(d): int(counts[d]) // 2 for d in np.flatnonzero(counts)}
 
 
-def order_jointly(
-    scheme: CodingScheme,
-    others: Sequence[CodingScheme],
-    *,
-    seed: int = 0,
-    budget: Budget | None = None,
-    progress: Progress = silent,
-) -> JointOrder:
+def order_jointly(scheme: CodingScheme, others: Sequence[CodingScheme], work: Work | None = None) -> JointOrder:
     """Order the rows of ``scheme`` so that the joint minimum distance is high, and the pairs at it few.
 
     A quadratic assignment problem with a bottleneck. Up to 10 classes all orders are tried (branch and bound). Above,
@@ -152,19 +143,19 @@ def order_jointly(
     Args:
         scheme: the scheme to order, K classes.
         others: one or more schemes of the same K, whose rows stay where they are.
-        seed: of every random choice; equal arguments give the equal order unless a time limit or Ctrl-C cut it short.
-        budget: time limit and interrupt flag, polled every 0.1 s; default none.
-        progress: told the phase "ordering rows".
+        work: equal arguments and seed give the equal order unless the budget cut the search short. The budget is
+            polled every 0.1 s. The progress is told the phase "ordering rows".
 
     Returns:
         The best order found; when the budget stopped the search, the best until then, with ``stopped`` set.
 
     Raises:
-        InputError: no other scheme, schemes of different K, K above 32768, or a negative seed.
+        InputError: no other scheme, schemes of different K, or K above 32768.
     """
-    _check_arguments(scheme, others, seed)
+    _check_arguments(scheme, others)
+    work = work or Work()
     start = time.monotonic()
-    search = _Search(scheme, others, seed, budget or Budget(), progress)
+    search = _Search(scheme, others, work)
     try:
         search.run()
     except KeyboardInterrupt:
@@ -177,16 +168,16 @@ def order_jointly(
         given_histogram=joint_distance_histogram([scheme, *others]),
         bound=search.bound,
         exhausted=search.exhausted,
-        seed=seed,
+        seed=work.seed,
         seconds=time.monotonic() - start,
         stopped=search.stopped,
     )
 
 
-def _check_arguments(scheme: CodingScheme, others: Sequence[CodingScheme], seed: int) -> None:
+def _check_arguments(scheme: CodingScheme, others: Sequence[CodingScheme]) -> None:
     """Raise InputError for arguments of `order_jointly` out of their range."""
     if not others:
-        raise InputError("others: give at least one scheme to order the rows against")
+        raise InputError("`others` is empty: give at least one scheme to order the rows against")
     for other in others:
         if other.num_classes != scheme.num_classes:
             raise InputError(
@@ -198,37 +189,27 @@ def _check_arguments(scheme: CodingScheme, others: Sequence[CodingScheme], seed:
             f"rows are ordered for up to K={_MOST_CLASSES} classes (two K x K tables in memory), "
             f"got K={scheme.num_classes}"
         )
-    if seed < 0:
-        raise InputError(f"seed must be 0 or more, got {seed}")
 
 
 class _Search:
     """One search; `best` is a valid order at any moment."""
 
-    def __init__(
-        self,
-        scheme: CodingScheme,
-        others: Sequence[CodingScheme],
-        seed: int,
-        budget: Budget,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, scheme: CodingScheme, others: Sequence[CodingScheme], work: Work) -> None:
         self.words_K = scheme.words
         self.words_SK = np.stack([other.words for other in others])
         self.num_classes = scheme.num_classes
-        self.budget = budget
-        self.progress = progress
-        self.random = np.random.default_rng(seed)
+        self.work = work
+        self.random = np.random.default_rng(work.seed)
         self.stopped: StopReason | None = None
         self.exhausted = False
         self.best = np.arange(self.num_classes)
         self.figures = self._figures(self.best)
-        progress("ordering rows", 0, None, "bounding what any order can reach")
+        work.progress("ordering rows", 0, None, "bounding what any order can reach")
         self.bound = joint_bound(scheme, others)
 
     def run(self) -> None:
         """All orders of a few classes, or annealing towards ever higher goals."""
-        self.progress("ordering rows", 0, None, "loading or compiling kernels")
+        self.work.progress("ordering rows", 0, None, "loading or compiling kernels")
         if self.num_classes <= _EXACT_CLASSES:
             self._try_all()
             return
@@ -241,7 +222,7 @@ class _Search:
 
     def _try_all(self) -> None:
         """The best of all K! orders, by branch and bound."""
-        from codedtool.coding import pairing_kernels
+        from codedtool.coding.orders import pairing_kernels
 
         others_KK = np.bitwise_count(self.words_SK[:, :, None] ^ self.words_SK[:, None]).sum(axis=0, dtype=np.int64)
         own_KK = np.bitwise_count(self.words_K[:, None] ^ self.words_K[None]).astype(np.int64)
@@ -250,7 +231,7 @@ class _Search:
             if self._is_stopped():
                 return
             pairing_kernels.search_orders(others_KK, own_KK, row, figures, self.best)
-            self.figures = (int(figures[0]), int(figures[1]))
+            self.figures = (int(figures[pairing_kernels.MIN_DISTANCE]), int(figures[pairing_kernels.NUM_PAIRS]))
             self._report(row + 1, self.num_classes, "all orders")
         self.exhausted = True
 
@@ -289,10 +270,10 @@ class _Search:
 
     def _report(self, done: float, total: float, how: str) -> None:
         least, pairs = self.figures
-        self.progress("ordering rows", done, total, f"joint minimum distance {least}, {pairs} pairs at it; {how}")
+        self.work.progress("ordering rows", done, total, f"joint minimum distance {least}, {pairs} pairs at it; {how}")
 
     def _is_stopped(self) -> bool:
-        self.stopped = self.budget.stop_reason()
+        self.stopped = self.work.stop_reason()
         return self.stopped is not None
 
 
@@ -300,7 +281,7 @@ class _Annealing:
     """Simulated annealing towards one goal; holds the tables that the kernels keep up to date."""
 
     def __init__(self, search: _Search, goal: int) -> None:
-        from codedtool.coding import pairing_kernels
+        from codedtool.coding.orders import pairing_kernels
 
         self._search = search
         self._goal = goal
@@ -320,15 +301,14 @@ class _Annealing:
         attempt: str,
     ) -> NDArray[np.int64]:
         """Anneal from ``order`` while the temperature falls geometrically; returns the least costly order seen."""
-        from codedtool.coding import pairing_kernels
+        from codedtool.coding.orders import pairing_kernels
 
         search, num_classes = self._search, self._search.num_classes
-        order = order.copy()
-        best = order.copy()
         costs = np.zeros(num_classes, dtype=np.int64)
+        pairs = pairing_kernels.Pairs(self._wanted, self._own, steepness)
         for first, last in self._slices():
             pairing_kernels.fill_own(search.words_K[order], first, last, self._own)
-            pairing_kernels.add_costs(self._wanted, self._own, steepness, first, last, costs)
+            pairing_kernels.add_costs(pairs, first, last, costs)
         in_conflict = np.zeros(num_classes, dtype=np.int64)
         place = np.full(num_classes, -1, dtype=np.int64)
         conflicts = np.flatnonzero(costs)
@@ -336,30 +316,18 @@ class _Annealing:
         place[conflicts] = np.arange(len(conflicts))
         cost = int(costs.sum()) // 2
         totals = np.array([cost, cost, len(conflicts)], dtype=np.int64)
-        state = search.random.integers(1, 1 << 63, size=1, dtype=np.uint64)
+        present = pairing_kernels.Order(order.copy(), order.copy(), costs, in_conflict, place, totals)
+        random_state = search.random.integers(1, 1 << 63, size=1, dtype=np.uint64)
         hot, cold = temperatures
         per_slice = max(1, min(_SLICE_WORK // num_classes, num_steps // _TEMPERATURES))
         for done in range(0, num_steps, per_slice):
-            if totals[0] == 0 or search._is_stopped():
+            if totals[pairing_kernels.COST] == 0 or search._is_stopped():
                 break
-            slacks = _slacks(hot * (cold / hot) ** (done / num_steps))
             steps = min(per_slice, num_steps - done)
-            pairing_kernels.anneal(
-                self._wanted,
-                self._own,
-                steepness,
-                order,
-                costs,
-                in_conflict,
-                place,
-                slacks,
-                state,
-                steps,
-                totals,
-                best,
-            )
+            temperature = hot * (cold / hot) ** (done / num_steps)
+            pairing_kernels.anneal(pairs, present, slacks(temperature), random_state, steps)
             search._report(done + steps, num_steps, f"towards {self._goal}, {attempt}")
-        return best
+        return present.best_order
 
     def _slices(self) -> Iterator[tuple[int, int]]:
         """First and last + 1 of the rows that one slice of filling takes."""
@@ -368,10 +336,3 @@ class _Annealing:
             if self._search._is_stopped():
                 return
             yield first, min(first + self._rows, num_classes)
-
-
-def _slacks(temperature: float) -> NDArray[np.int64]:
-    """Quantiles of how much worse a swap may be at this temperature: Metropolis' rule without a logarithm per swap."""
-    return np.array(
-        [math.floor(-temperature * math.log((i + 0.5) / _QUANTILES)) for i in range(_QUANTILES)], dtype=np.int64
-    )

@@ -90,8 +90,8 @@ def delsarte_certificate(length: int, act: int, min_distance: int) -> DelsarteCe
     weight = min(act, length - act)
     if weight < 1 or min_distance % 2 or not 2 <= min_distance <= 2 * weight:
         raise InputError(
-            f"min_distance must be even and from 2 to 2*min(act, length-act) = {2 * weight}, not {min_distance} "
-            f"(length {length}, act {act}); above that no two words exist"
+            f"`min_distance` must be even and from 2 to 2*min(N_act, N-N_act) = {2 * weight}, got {min_distance} "
+            f"(N={length}, N_act={act}); no two words are further apart"
         )
     relations = range(min_distance // 2, weight + 1)
     programme = _Programme(length, weight, relations)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.budget import Budget, Progress, silent
-from codedtool.coding.balance import select_balanced
+from codedtool.budget import Work
+from codedtool.coding.problem import Problem
 from codedtool.coding.scheme import best_spread
+from codedtool.coding.solvers.balance import select_balanced
 from codedtool.coding.words import words_to_table
 
 # How many words at least are left to `select_balanced`, in units of N. None at first: one word more than an even union
@@ -19,72 +20,51 @@ _MOST_KINDS = 5000
 _UNION_LIMIT = 1.0
 
 
-def choose_even(
-    words: NDArray[np.uint64],
-    orbit: NDArray[np.int64],
-    length: int,
-    act: int,
-    num_classes: int,
-    min_distance: int,
-    *,
-    seed: int,
-    budget: Budget,
-    progress: Progress = silent,
-) -> NDArray[np.int64]:
+def choose_even(words: NDArray[np.uint64], orbit: NDArray[np.int64], problem: Problem, work: Work) -> NDArray[np.int64]:
     """K of the words with columns as even as the search finds: whole orbits, and `select_balanced` for a few more.
 
     Whole orbits cost nothing, however many words there are; the words to be balanced are about N, not K.
 
     Args:
-        words: (M,) uint64, each with ``act`` ones, M >= K.
+        words: (M,) uint64, M >= K, of the problem's length and weight.
         orbit: (M,) int64, which orbit each word belongs to.
-        length, act, num_classes, min_distance: N, N_act, K and H_min.
-        seed, budget, progress: as in `select_balanced`.
+        problem: K, N, N_act and H_min.
+        work: as in `select_balanced`.
 
     Returns:
         (K,) int64, ascending positions.
     """
+    length, num_classes = problem.length, problem.num_classes
     whole = choose_balanced_union(words, orbit, length, num_classes)
     if whole is not None:
         return whole
-    target = best_spread(num_classes, length, act)
     table = words_to_table(words, length)
     best, best_spread_found = None, len(words)
     for factor in _REMAINDERS:
         whole = _take_orbits(words, orbit, length, 0, num_classes - factor * length, 0)
-        chosen = _completed(words, whole, length, act, num_classes, min_distance, seed, budget, progress)
+        chosen = _completed(words, whole, problem, work)
         sums = table[chosen].sum(axis=0, dtype=np.int64)
         spread = int(sums.max() - sums.min())
         if spread < best_spread_found:
             best, best_spread_found = chosen, spread
-        if spread <= target or whole is None or budget.stop_reason() is not None:
+        if spread <= problem.best_spread or whole is None or work.stop_reason() is not None:
             break
     assert best is not None
     return best
 
 
 def _completed(
-    words: NDArray[np.uint64],
-    whole: NDArray[np.int64] | None,
-    length: int,
-    act: int,
-    num_classes: int,
-    min_distance: int,
-    seed: int,
-    budget: Budget,
-    progress: Progress,
+    words: NDArray[np.uint64], whole: NDArray[np.int64] | None, problem: Problem, work: Work
 ) -> NDArray[np.int64]:
     """The positions ``whole`` and as many of the others as K words need, chosen by `select_balanced`."""
     is_taken = np.zeros(len(words), dtype=np.bool_)
     if whole is not None:
         is_taken[whole] = True
     left = np.flatnonzero(~is_taken)
-    num_left = num_classes - (len(words) - len(left))
+    num_left = problem.num_classes - (len(words) - len(left))
     if num_left < 2:
         return np.sort(np.append(np.flatnonzero(is_taken), left[:num_left])).astype(np.int64)
-    selected = select_balanced(
-        words[left], length, act, num_left, min_distance, seed=seed, budget=budget, progress=progress
-    )
+    selected = select_balanced(words[left], problem.with_classes(num_left), work)
     is_taken[left[selected.indices]] = True
     return np.flatnonzero(is_taken).astype(np.int64)
 

@@ -14,15 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from math import comb, log
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.budget import Budget, Progress, StopReason, silent
+from codedtool.budget import StopReason, Work
 from codedtool.coding.bounds import upper_bound
-from codedtool.coding.even_choice import choose_balanced_union
-from codedtool.coding.groups import PermutationGroup, catalogue
+from codedtool.coding.problem import Problem
+from codedtool.coding.solvers.algebra.groups import PermutationGroup, catalogue
+from codedtool.coding.solvers.candidate import Candidate, Findings
+from codedtool.coding.solvers.even_choice import choose_balanced_union, choose_even
 from codedtool.errors import InputError
 
 # Words looked at for one group, and orbits kept of them: C(32, 8) under the translations of F_2^5 fits twice over.
@@ -67,16 +68,26 @@ class OrbitCode:
     stopped: StopReason | None
 
 
+def choose_from_orbits(problem: Problem, work: Work, findings: Findings) -> Candidate | None:
+    """Solver: K words of a union of orbits of some group of the catalogue, as whole orbits as far as possible."""
+    with work.stopwatch.timed("enumerate"):
+        code = orbit_code(problem.length, problem.act, problem.min_distance, work, num_classes=problem.num_classes)
+    if code is None or len(code.words) < problem.num_classes:
+        return None
+    with work.stopwatch.timed("select"):
+        if code.union is not None:
+            return Candidate(code.words[code.union], "orbits", f"whole orbits of {code.group}")
+        return Candidate(code.words[choose_even(code.words, code.orbit, problem, work)], "orbits", code.group)
+
+
 def orbit_code(
     length: int,
     act: int,
     min_distance: int,
+    work: Work | None = None,
     *,
     num_classes: int | None = None,
     groups: list[str] | None = None,
-    seed: int = 0,
-    budget: Budget | None = None,
-    progress: Progress = silent,
 ) -> OrbitCode | None:
     """The largest code found that is a union of orbits of one group of the catalogue.
 
@@ -90,9 +101,8 @@ def orbit_code(
         min_distance: H_min, even, >= 2.
         num_classes: K, or None for as many words as possible.
         groups: names from `groups.catalogue` to which the search is limited; default all.
-        seed: of every random choice.
-        budget: polled about ten times a second; when it ends the best code so far is returned.
-        progress: told the phase "searching orbits", the group and the most words so far.
+        work: its progress is told the phase "searching orbits", the group and the most words so far. When its budget
+            ends, the best code so far is returned.
 
     Returns:
         The code, or None where no group makes the orbits few enough to be listed, or no orbit is admissible.
@@ -101,27 +111,27 @@ def orbit_code(
         InputError: ``groups`` holds a name that the catalogue of ``length`` does not, or ``min_distance`` is odd.
     """
     if min_distance < 2 or min_distance % 2:
-        raise InputError(f"min_distance must be even and at least 2, got {min_distance}")
-    budget = budget or Budget()
+        raise InputError(f"`min_distance` must be even and at least 2, got {min_distance}")
+    work = work or Work()
     weight = min(act, length - act)
     bound = upper_bound(length, act, min_distance, delsarte=False).best
     target = num_classes or bound
     candidates = [g for g in _named(length, groups) if _is_small_enough(length, weight, g)]
     candidates.sort(key=lambda g: (len(g.column_orbits()) > 1, abs(log(g.order * _TYPICAL_ORBITS / target)), g.name))
-    progress("searching orbits", 0, None, "loading or compiling kernels")
+    work.progress("searching orbits", 0, None, "loading or compiling kernels")
     _compile()
-    budget.restart()
+    work.budget.restart()
     searches: list[_Search] = []
-    for number, (num_groups, steps, work) in enumerate(_ROUNDS):
+    for number, (num_groups, steps, most_work) in enumerate(_ROUNDS):
         if num_groups is None:
-            searches = [_Search(g, length, weight, min_distance, seed + i) for i, g in enumerate(candidates)]
+            searches = [_Search(g, length, weight, min_distance, work.seed + i) for i, g in enumerate(candidates)]
         else:
             searches = sorted(searches, key=lambda s: -s.size)[:num_groups]
         for place, search in enumerate(searches):
             best = max(s.size for s in searches)
             note = f"round {number + 1}, {search.group.name}; best {best} words so far"
-            progress("searching orbits", place, len(searches), note)
-            stopped = search.run(steps, work, num_classes, budget)
+            work.progress("searching orbits", place, len(searches), note)
+            stopped = search.run(steps, most_work, num_classes, work)
             if num_classes is not None and search.size >= num_classes:
                 return search.result(act, stopped)
             if stopped is not None or search.size == bound:
@@ -137,7 +147,7 @@ def _named(length: int, names: list[str] | None) -> list[PermutationGroup]:
     known = {group.name: group for group in every}
     for name in names:
         if name not in known:
-            raise InputError(f"no group {name!r} acts on {length} columns; there are {', '.join(known)}")
+            raise InputError(f"`groups`: no group {name!r} acts on {length} columns; there are {', '.join(known)}")
     return [known[name] for name in names]
 
 
@@ -159,7 +169,7 @@ def _best(searches: list[_Search], act: int, stopped: StopReason | None) -> Orbi
 
 
 class _Search:
-    """The search under one group; its arrays are those that `orbits_kernels` describes."""
+    """The search under one group; `orbits`, `rows` and `choice` are the kernels' (`orbits_kernels`)."""
 
     def __init__(self, group: PermutationGroup, length: int, act: int, min_distance: int, seed: int) -> None:
         self.group, self.length, self.act = group, length, act
@@ -171,51 +181,41 @@ class _Search:
     @property
     def size(self) -> int:
         """The most words found."""
-        return 0 if self.words is None or not len(self.words) else int(self.state[4])
+        from codedtool.coding.solvers.algebra.orbits_kernels import BEST_SIZE
 
-    def run(self, steps: int, work: int, num_classes: int | None, budget: Budget) -> StopReason | None:
-        """Search ``steps`` or ``work`` further, or until K words in whole orbits are even; returns what cut it off."""
-        from codedtool.coding import orbits_kernels
+        return 0 if self.words is None or not len(self.words) else int(self.state[BEST_SIZE])
+
+    def run(self, steps: int, most_work: int, num_classes: int | None, work: Work) -> StopReason | None:
+        """Search on for ``steps`` or ``most_work``, or until K words in whole orbits are even; returns why it stopped."""
+        from codedtool.coding.solvers.algebra import orbits_kernels as kernels
 
         if self.words is None:
-            stopped = self._enumerate(budget)
+            stopped = self._enumerate(work)
             if stopped is not None:
                 return stopped
         assert self.words is not None
         if not len(self.words):
             return None
+        state = self.state
         goal = num_classes or 1 << 62
-        last_step, last_work = int(self.state[0]) + steps, int(self.state[3]) + work
-        while self.state[0] < last_step and self.state[3] < last_work:
-            stopped = budget.stop_reason()
+        last_step, last_work = int(state[kernels.STEPS]) + steps, int(state[kernels.WORK]) + most_work
+        while state[kernels.STEPS] < last_step and state[kernels.WORK] < last_work:
+            stopped = work.stop_reason()
             if stopped is not None:
                 return stopped
-            reached = orbits_kernels.search_orbits(
-                self.shifted,
-                self.words,
-                self.sizes,
-                self.most_shared,
-                last_step,
-                min(last_work, int(self.state[3]) + _SLICE_WORK),
-                max(goal, int(self.state[4]) + 1),
-                _PATIENCE,
-                self.images,
-                self.rows,
-                self.slot_of,
-                self.owner,
-                self.is_chosen,
-                self.blocked,
-                self.tabu_until,
-                self.best_chosen,
-                self.random_state,
-                self.state,
+            limits = kernels.Limits(
+                last_step=last_step,
+                last_work=min(last_work, int(state[kernels.WORK]) + _SLICE_WORK),
+                goal=max(goal, int(state[kernels.BEST_SIZE]) + 1),
+                patience=_PATIENCE,
             )
+            reached = kernels.search_orbits(self.orbits, self.rows, self.choice, limits, state)
             if reached and num_classes is not None:
                 words, orbit = self._code()
                 self.union = choose_balanced_union(words, orbit, self.length, num_classes)
                 if self.union is not None:
                     return None
-            if self.state[4] == self.sizes.sum():
+            if state[kernels.BEST_SIZE] == self.orbits.sizes.sum():
                 return None
         return None
 
@@ -239,52 +239,58 @@ class _Search:
 
     def _code(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """The words of the best set of orbits, and the orbit of each."""
-        from codedtool.coding import orbits_kernels
+        from codedtool.coding.solvers.algebra import orbits_kernels
 
         assert self.words is not None
         orbits = []
-        for word in self.words[self.best_chosen]:
-            size = orbits_kernels.orbit_of(self.shifted, word, self.images)
-            orbits.append(self.images[:size].copy())
+        for word in self.words[self.choice.best_chosen]:
+            size = orbits_kernels.orbit_of(self.orbits.shifted, word, self.rows.images)
+            orbits.append(self.rows.images[:size].copy())
         numbers = np.repeat(np.arange(len(orbits)), [len(o) for o in orbits])
         return np.concatenate(orbits), numbers.astype(np.int64)
 
-    def _enumerate(self, budget: Budget) -> StopReason | None:
+    def _enumerate(self, work: Work) -> StopReason | None:
         """List the admissible orbits and make room for the search."""
-        from codedtool.coding import orbits_kernels
+        from codedtool.coding.solvers.algebra import orbits_kernels as kernels
 
-        self.shifted = np.uint64(1) << self.group.elements().astype(np.uint64)
-        words = np.empty(2 * _MAX_ORBITS, dtype=np.uint64)
-        sizes = np.empty(2 * _MAX_ORBITS, dtype=np.int64)
-        counts = np.zeros(2, dtype=np.int64)
+        shifted = np.uint64(1) << self.group.elements().astype(np.uint64)
+        listing = kernels.Listing(
+            words=np.empty(2 * _MAX_ORBITS, dtype=np.uint64),
+            sizes=np.empty(2 * _MAX_ORBITS, dtype=np.int64),
+            num_kept=np.zeros(1, dtype=np.int64),
+            rest=np.zeros(1, dtype=np.uint64),
+        )
         for top in _tops(self.group):
-            rest = np.array([(1 << (self.act - 1)) - 1], dtype=np.uint64)
-            finished: Any = top + 1 < self.act
+            listing.rest[0] = (1 << (self.act - 1)) - 1
+            finished = top + 1 < self.act
             while not finished:
-                stopped = budget.stop_reason()
+                stopped = work.stop_reason()
                 if stopped is not None:
                     return stopped
-                finished = orbits_kernels.enumerate_orbits(
-                    self.shifted, self.act, self.most_shared, top, rest, _SLICE_VISITS, words, sizes, counts
-                )
-        num = int(counts[0])
-        self.words, self.sizes = words[:num].copy(), sizes[:num].copy()
+                finished = kernels.enumerate_orbits(shifted, self.act, self.most_shared, top, _SLICE_VISITS, listing)
+        num = int(listing.num_kept[0])
+        self.words, sizes = listing.words[:num].copy(), listing.sizes[:num].copy()
+        self.orbits = kernels.Orbits(shifted, self.words, sizes, self.most_shared)
         num_limbs = (num + 63) // 64
         num_rows = min(num, max(8, _ROW_BYTES // (8 * max(1, num_limbs))))
-        self.rows = np.zeros((num_rows, num_limbs), dtype=np.uint64)
-        self.slot_of = np.full(num, -1, dtype=np.int32)
-        self.owner = np.full(num_rows, -1, dtype=np.int32)
-        self.is_chosen = np.zeros(num, dtype=np.bool_)
-        self.best_chosen = np.zeros(num, dtype=np.bool_)
-        self.blocked = np.zeros(num, dtype=np.int32)
-        self.tabu_until = np.zeros(num, dtype=np.int64)
-        self.images = np.empty(len(self.shifted), dtype=np.uint64)
-        self.random_state = np.random.default_rng(self.seed).integers(0, 1 << 63, size=1, dtype=np.uint64)
-        self.state = np.zeros(6, dtype=np.int64)
+        self.rows = kernels.Rows(
+            rows=np.zeros((num_rows, num_limbs), dtype=np.uint64),
+            slot_of=np.full(num, -1, dtype=np.int32),
+            owner=np.full(num_rows, -1, dtype=np.int32),
+            images=np.empty(len(shifted), dtype=np.uint64),
+        )
+        self.choice = kernels.Choice(
+            is_chosen=np.zeros(num, dtype=np.bool_),
+            blocked=np.zeros(num, dtype=np.int32),
+            tabu_until=np.zeros(num, dtype=np.int64),
+            best_chosen=np.zeros(num, dtype=np.bool_),
+            random_state=np.random.default_rng(self.seed).integers(0, 1 << 63, size=1, dtype=np.uint64),
+        )
+        self.state = np.zeros(kernels.STATE_SIZE, dtype=np.int64)
         return None
 
 
 @cache
 def _compile() -> None:
     """Compile or load every kernel, on two columns."""
-    _Search(PermutationGroup("trivial", 1, 2, ()), 2, 1, 2, 0).run(1, 1, None, Budget())
+    _Search(PermutationGroup("trivial", 1, 2, ()), 2, 1, 2, 0).run(1, 1, None, Work())

@@ -6,19 +6,15 @@ bit as an integer: a word is in the code when the checks of its ones xor to zero
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from codedtool.coding.bits import popcount
 from codedtool.coding.compiled import kernel
 
-
-@kernel
-def popcount(bits: np.uint64) -> np.int64:
-    """The number of ones of a uint64; written the way that LLVM turns into one instruction."""
-    bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
+BITS = "6d4014789a43"  # checksum of bits.py
 
 
 @kernel
@@ -83,30 +79,38 @@ def subsets(checks: NDArray[np.uint64], size: int, words: NDArray[np.uint64], sy
             break
 
 
+class Halves(NamedTuple):
+    """Left and right halves of words, to be joined where their syndromes are equal.
+
+    Attributes:
+        left_words: the left halves.
+        left_groups: the group of right halves with the same syndrome, or -1 if there is none.
+        right_words: the right halves, sorted by syndrome; group s is
+            ``right_words[right_starts[s]:right_starts[s + 1]]``.
+        right_starts: where each group starts.
+    """
+
+    left_words: NDArray[np.uint64]
+    left_groups: NDArray[np.int64]
+    right_words: NDArray[np.uint64]
+    right_starts: NDArray[np.int64]
+
+
 @kernel
-def join_halves(
-    left_words: NDArray[np.uint64],
-    right_words: NDArray[np.uint64],
-    right_starts: NDArray[np.int64],
-    left_groups: NDArray[np.int64],
-    first: int,
-    last: int,
-    out: NDArray[np.uint64],
-) -> np.int64:
+def join_halves(halves: Halves, first: int, last: int, out: NDArray[np.uint64]) -> np.int64:
     """Words made of a left half and a right half of equal syndrome, all bits of the left below all of the right.
 
-    Right words of syndrome group s are ``right_words[right_starts[s]:right_starts[s + 1]]``; ``left_groups`` gives the
-    group of each left word, or -1. Left words ``first``..``last`` - 1 are done. Returns how many words there are,
-    which may be more than ``out`` holds; only the first fit.
+    Left halves ``first``..``last`` - 1 are done. Returns how many words there are, which may be more than ``out``
+    holds; only the first fit.
     """
     num = np.int64(0)
     for i in range(first, last):
-        group = left_groups[i]
+        group = halves.left_groups[i]
         if group < 0:
             continue
-        left = left_words[i]
-        for j in range(right_starts[group], right_starts[group + 1]):
-            right = right_words[j]
+        left = halves.left_words[i]
+        for j in range(halves.right_starts[group], halves.right_starts[group + 1]):
+            right = halves.right_words[j]
             if (right & (~right + np.uint64(1))) > left:
                 if num < len(out):
                     out[num] = left | right

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.budget import Budget, Progress, silent
+from codedtool.budget import Work
 from codedtool.coding.scheme import CodingScheme
 
 # Pairs of classes times columns: the model has a boolean for each. CIFAR-10 has 450 and takes a tenth of a second.
@@ -33,12 +33,7 @@ def highest_joint_distance(schemes: Sequence[CodingScheme]) -> int:
 
 
 def choose_jointly(
-    scheme: CodingScheme,
-    others: Sequence[CodingScheme],
-    *,
-    seed: int = 0,
-    budget: Budget | None = None,
-    progress: Progress = silent,
+    scheme: CodingScheme, others: Sequence[CodingScheme], work: Work | None = None
 ) -> CodingScheme | None:
     """Other words with the figures of ``scheme`` whose joint minimum distance with ``others`` is as high as possible.
 
@@ -47,9 +42,8 @@ def choose_jointly(
     Args:
         scheme: its K, N, N_act, H_min and spread are kept.
         others: schemes of the same K, which stay as they are.
-        seed: of CP-SAT, which has one worker and a deterministic limit, so that results repeat.
-        budget: asked before every distance.
-        progress: told the phase "choosing words jointly".
+        work: the seed is CP-SAT's, which has one worker and a deterministic limit, so that results repeat. The budget
+            is polled before every distance. The progress is told the phase "choosing words jointly".
 
     Returns:
         None where there are too many classes for this, or nothing was found that exceeds what any words have.
@@ -57,15 +51,15 @@ def choose_jointly(
     num_classes, length = scheme.num_classes, scheme.length
     if num_classes * (num_classes - 1) // 2 * length > _MOST_PRODUCTS or scheme.spread > 1:
         return None
-    budget = budget or Budget()
+    work = work or Work()
     apart_KK = sum(_distances(other) for other in others)
     assert not isinstance(apart_KK, int)
     least = int(min(apart_KK[i, j] for i, j in combinations(range(num_classes), 2))) + scheme.min_distance
     for distance in range(highest_joint_distance([scheme, *others]), least, -2):
-        if budget.stop_reason() is not None:
+        if work.stop_reason() is not None:
             return None
-        progress("choosing words jointly", 0, None, f"joint distance {distance}")
-        table = _solve(scheme, apart_KK, distance, seed)
+        work.progress("choosing words jointly", 0, None, f"joint distance {distance}")
+        table = _solve(scheme, apart_KK, distance, work.seed)
         if table is not None:
             return CodingScheme(table)
     return None

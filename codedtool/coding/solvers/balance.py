@@ -20,8 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.budget import Budget, Progress, StopReason, silent
-from codedtool.coding.scheme import best_spread
+from codedtool.budget import StopReason, Work
+from codedtool.coding.problem import Problem
+from codedtool.coding.solvers.candidate import Candidate, Findings
+from codedtool.coding.solvers.double_swaps import DoubleSwaps
 from codedtool.coding.words import distance_histogram, words_to_table
 from codedtool.errors import InputError
 
@@ -31,11 +33,6 @@ _PAIR_WEIGHT = 2
 # Words looked at by the first tabu search, which makes its steps about as long for a large G as for a small one.
 _TABU_WORK = 80_000_000
 _TABU_STEPS = (300, 20_000)
-
-# Words whose pairs are looked up and entered into the table: they hold all of the paper's largest case, 1,000 chosen
-# of 2,399, and the table takes 30 MB.
-_MOST_INSIDE = 1000
-_MOST_OUTSIDE = 1400
 
 # How often stages 2 and 3 are tried, and how many third swaps a try looks at.
 _ATTEMPTS = 20
@@ -70,77 +67,63 @@ class Selection:
     stopped: StopReason | None
 
 
-def select_balanced(
-    words: NDArray[np.uint64],
-    length: int,
-    act: int,
-    num_classes: int,
-    min_distance: int,
-    *,
-    seed: int,
-    budget: Budget,
-    progress: Progress = silent,
-) -> Selection:
+def balance_greedy_set(problem: Problem, work: Work, findings: Findings) -> Candidate | None:
+    """Solver: K words of the greedy set G by the search of this module."""
+    assert findings.greedy is not None
+    words = findings.greedy.words
+    with work.stopwatch.timed("select"):
+        selected = select_balanced(words, problem, work)
+    return Candidate(words[selected.indices], "lexicode", selected.method)
+
+
+def select_balanced(words: NDArray[np.uint64], problem: Problem, work: Work) -> Selection:
     """Choose K of M words with columns as even as the search finds, and few pairs at H_min among equally even choices.
 
     Args:
-        words: (M,) uint64, distinct, each with ``act`` ones, pairwise at distance >= ``min_distance``.
-        length: N, at most 64.
-        act: N_act.
-        num_classes: K, 2 <= K <= M.
-        min_distance: H_min, even.
-        seed: of every random choice.
-        budget: polled about ten times a second; when it ends, the best choice so far is returned.
-        progress: told the phase "balancing columns" and the best spread.
+        words: (M,) uint64, distinct, of the problem's length and weight, pairwise at distance >= H_min.
+        problem: K <= M words are chosen.
+        work: its progress is told the phase "balancing columns" and the best spread. When its budget ends, the best
+            choice so far is returned.
 
     Raises:
         InputError: fewer than K words.
     """
-    if len(words) < num_classes:
-        raise InputError(f"K={num_classes} words cannot be chosen from {len(words)}")
-    search = _Balance(words, length, act, num_classes, min_distance, seed, budget, progress)
-    if len(words) == num_classes:
+    if len(words) < problem.num_classes:
+        raise InputError(f"K={problem.num_classes} words cannot be chosen from {len(words)}")
+    search = _Balance(words, problem, work)
+    if len(words) == problem.num_classes:
         return search.selection("all of G")
     return search.run()
 
 
 class _Balance:
-    """One choice in the making; its arrays are those that `balance_kernels` describes."""
+    """One choice in the making; `pool` and `choice` are the kernels' (`balance_kernels`)."""
 
-    def __init__(
-        self,
-        words: NDArray[np.uint64],
-        length: int,
-        act: int,
-        num_classes: int,
-        min_distance: int,
-        seed: int,
-        budget: Budget,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, words: NDArray[np.uint64], problem: Problem, work: Work) -> None:
+        from codedtool.coding.solvers.balance_kernels import Pool
+
+        self.problem, self.work = problem, work
         self.words = np.ascontiguousarray(words, dtype=np.uint64)
-        self.table_MN = words_to_table(self.words, length)
-        self.length, self.act, self.num_classes, self.min_distance = length, act, num_classes, min_distance
-        self.overlap_at_min = act - min_distance // 2
-        self.target = best_spread(num_classes, length, act)
-        self.random = np.random.default_rng(seed)
-        self.budget, self.progress = budget, progress
+        self.pool = Pool(self.words, problem.length, problem.act, problem.shared_at_min)
+        self.table_MN = words_to_table(self.words, problem.length)
+        self.target = problem.best_spread
+        self.random = np.random.default_rng(work.seed)
         self.stop_reason: StopReason | None = None
         # Any odd numbers make a hash that is linear in the words; random ones make collisions rare.
-        column_hashes = self.random.integers(0, 1 << 63, size=length, dtype=np.uint64) << np.uint64(1) | np.uint64(1)
-        self.column_hashes = column_hashes
-        self.word_hashes = (self.table_MN * column_hashes).sum(axis=1, dtype=np.uint64)
+        hashes = self.random.integers(0, 1 << 63, size=problem.length, dtype=np.uint64)
+        self.column_hashes = hashes << np.uint64(1) | np.uint64(1)
+        self.word_hashes = (self.table_MN * self.column_hashes).sum(axis=1, dtype=np.uint64)
         self.clock = 0
         self.frozen_until = np.zeros(len(self.words), dtype=np.int64)
         first = np.zeros(len(self.words), dtype=np.bool_)
-        first[self.random.permutation(len(self.words))[:num_classes]] = True
+        first[self.random.permutation(len(self.words))[: problem.num_classes]] = True
         self.is_chosen = first
         self.best_chosen = first.copy()
-        self.best_figures = (len(self.words) * length, 0, 0)
+        self.best_figures = (len(self.words) * problem.length, 0, 0)
 
     def run(self) -> Selection:
         """All stages; returns the best choice seen."""
-        self.progress("balancing columns", 0, None, "loading or compiling kernels")
+        self.work.progress("balancing columns", 0, None, "loading or compiling kernels")
         self._count()
         self._report()
         least, most = _TABU_STEPS
@@ -172,39 +155,42 @@ class _Balance:
             indices=indices.astype(np.int64),
             spread=spread,
             deviation=deviation,
-            pairs_at_min=distance_histogram(self.words[indices]).get(self.min_distance, 0),
+            pairs_at_min=distance_histogram(self.words[indices]).get(self.problem.min_distance, 0),
             method=method,
             stopped=self.stop_reason,
         )
 
     def _unevenness(self, sums_N: NDArray[np.int64]) -> tuple[int, int]:
         """Spread and deviation of column sums."""
-        low = self.num_classes * self.act // self.length
+        low = self.problem.num_classes * self.problem.act // self.problem.length
         outside = np.maximum(low - sums_N, 0) + np.maximum(sums_N - low - self.target, 0)
         return int(sums_N.max() - sums_N.min()), int(outside.sum())
 
     def _sums(self) -> NDArray[np.int64]:
         """Column sums of the present choice."""
-        return (self.residual_N + self.num_classes * self.act) // self.length
+        problem = self.problem
+        return (self.choice.residual_N + problem.num_classes * problem.act) // problem.length
 
     def _count(self) -> None:
         """Count for the present choice everything that the kernels then keep up to date."""
-        from codedtool.coding import balance_kernels
+        from codedtool.coding.solvers import balance_kernels
 
+        problem = self.problem
         sums_N = self.table_MN[self.is_chosen].sum(axis=0, dtype=np.int64)
-        self.residual_N = self.length * sums_N - self.num_classes * self.act
-        self.dots = self.table_MN.astype(np.int64) @ self.residual_N
-        self.degrees = np.zeros(len(self.words), dtype=np.int64)
+        residual_N = problem.length * sums_N - problem.num_classes * problem.act
+        dots = self.table_MN.astype(np.int64) @ residual_N
+        degrees = np.zeros(len(self.words), dtype=np.int64)
+        self.choice = balance_kernels.Choice(self.is_chosen, residual_N, dots, degrees)
         indices = np.flatnonzero(self.is_chosen)
         rows = max(1, _SLICE_WORK // len(self.words))
         for start in range(0, len(indices), rows):
             if self._stopped():
                 break
-            balance_kernels.add_degrees(self.words, indices[start : start + rows], self.overlap_at_min, self.degrees)
+            balance_kernels.add_degrees(self.pool, indices[start : start + rows], degrees)
 
     def _figures(self) -> tuple[int, int, int]:
         """Spread, deviation and pairs at H_min of the present choice: smaller is better, in this order."""
-        return (*self._unevenness(self._sums()), int(self.degrees[self.is_chosen].sum()) // 2)
+        return (*self._unevenness(self._sums()), int(self.choice.degrees[self.is_chosen].sum()) // 2)
 
     def _remember(self) -> None:
         figures = self._figures()
@@ -214,26 +200,16 @@ class _Balance:
 
     def _report(self) -> None:
         spread = self.best_figures[0] if self.best_figures[0] < len(self.words) else self._figures()[0]
-        self.progress("balancing columns", 0, None, f"best spread {spread}")
+        self.work.progress("balancing columns", 0, None, f"best spread {spread}")
 
     def _stopped(self) -> bool:
-        self.stop_reason = self.budget.stop_reason()
+        self.stop_reason = self.work.stop_reason()
         return self.stop_reason is not None
 
     def _swap(self, out: int, into: int) -> None:
-        from codedtool.coding import balance_kernels
+        from codedtool.coding.solvers import balance_kernels
 
-        balance_kernels.apply_swap(
-            self.words,
-            self.length,
-            self.overlap_at_min,
-            out,
-            into,
-            self.is_chosen,
-            self.residual_N,
-            self.dots,
-            self.degrees,
-        )
+        balance_kernels.apply_swap(self.pool, self.choice, out, into)
 
     def _return_to(self, chosen: NDArray[np.bool_]) -> None:
         """Make ``chosen`` the present choice, swap by swap: it is seldom far away."""
@@ -243,10 +219,11 @@ class _Balance:
 
     def _tabu(self, num_steps: int) -> None:
         """Stage 1 from the present choice; ends at the best one it saw."""
-        from codedtool.coding import balance_kernels
+        from codedtool.coding.solvers import balance_kernels
 
         # A rest longer than either side would leave nothing to swap.
-        side = min(self.num_classes, len(self.words) - self.num_classes)
+        num_classes = self.problem.num_classes
+        side = min(num_classes, len(self.words) - num_classes)
         longest = max(1, min(40, side // 4))
         slice_steps = max(1, _SLICE_WORK // len(self.words))
         best = self.is_chosen.copy()
@@ -255,30 +232,16 @@ class _Balance:
             if self._stopped():
                 break
             steps = min(slice_steps, num_steps - start)
-            balance_kernels.tabu_swaps(
-                self.words,
-                self.length,
-                self.act,
-                self.overlap_at_min,
-                _PAIR_WEIGHT,
-                steps,
-                self.clock,
-                self.frozen_until,
-                self.random.integers(1, longest + 1, size=2 * steps),
-                self.is_chosen,
-                self.residual_N,
-                self.dots,
-                self.degrees,
-                best,
-                costs,
-            )
+            tenures = self.random.integers(1, longest + 1, size=2 * steps)
+            tabu = balance_kernels.Tabu(self.frozen_until, tenures, best, costs)
+            balance_kernels.tabu_swaps(self.pool, self.choice, tabu, _PAIR_WEIGHT, steps, self.clock)
             self.clock += steps
-            self.progress("balancing columns", start + steps, num_steps, f"best spread {self._figures()[0]}")
+            self.work.progress("balancing columns", start + steps, num_steps, f"best spread {self._figures()[0]}")
         self._return_to(best)
 
     def _perturb(self) -> None:
         """A few random swaps, so that the next attempt ends somewhere else."""
-        num_swaps = min(_PERTURBATION_SWAPS, self.num_classes, len(self.words) - self.num_classes)
+        num_swaps = min(_PERTURBATION_SWAPS, self.problem.num_classes, len(self.words) - self.problem.num_classes)
         outs = self.random.choice(np.flatnonzero(self.is_chosen), num_swaps, replace=False)
         ins = self.random.choice(np.flatnonzero(~self.is_chosen), num_swaps, replace=False)
         for out, into in zip(outs.tolist(), ins.tolist(), strict=True):
@@ -286,35 +249,30 @@ class _Balance:
 
     def _descend(self) -> None:
         """Stage 2: the best single swap until none lowers the uneven-ness."""
-        from codedtool.coding import balance_kernels
+        from codedtool.coding.solvers import balance_kernels
 
+        dots = self.choice.dots
         found = np.zeros(2, dtype=np.int64)
         while not self._stopped():
             inside = np.flatnonzero(self.is_chosen)
             outside = np.flatnonzero(~self.is_chosen)
-            inside = inside[np.argsort(-self.dots[inside], kind="stable")]
-            outside = outside[np.argsort(self.dots[outside], kind="stable")]
-            if not balance_kernels.best_swap(
-                self.words,
-                self.length,
-                self.act,
-                self.min_distance,
-                inside,
-                outside,
-                self.dots,
-                self.degrees,
-                found,
-            ):
+            inside = inside[np.argsort(-dots[inside], kind="stable")]
+            outside = outside[np.argsort(dots[outside], kind="stable")]
+            if not balance_kernels.best_swap(self.pool, self.choice, self.problem.min_distance, inside, outside, found):
                 return
-            self._swap(int(found[0]), int(found[1]))
+            self._swap(int(found[balance_kernels.OUT]), int(found[balance_kernels.INTO]))
 
     def _missing(self) -> NDArray[np.int64]:
         """What each column sum lacks to the nearest even choice: the fullest columns get the remainder."""
-        low, remainder = divmod(self.num_classes * self.act, self.length)
+        low, remainder = divmod(self.problem.num_classes * self.problem.act, self.problem.length)
         sums_N = self._sums()
-        goal_N = np.full(self.length, low, dtype=np.int64)
+        goal_N = np.full(self.problem.length, low, dtype=np.int64)
         goal_N[np.argsort(-sums_N, kind="stable")[:remainder]] += 1
         return goal_N - sums_N
+
+    def _double_swaps(self) -> DoubleSwaps:
+        """The double swaps from the present choice."""
+        return DoubleSwaps(self.pool, self.choice, self.column_hashes, self.word_hashes)
 
     def _complete(self, wanted_N: NDArray[np.int64]) -> bool:
         """Stage 3: two or three swaps that add exactly ``wanted_N``, applied if found.
@@ -322,16 +280,16 @@ class _Balance:
         First without a third swap, then with each of the third swaps that leave the columns least uneven: every one
         is another target for the same table.
         """
-        from codedtool.coding import balance_kernels
+        from codedtool.coding.solvers import balance_kernels
 
-        table = _PairTable(self)
+        table = self._double_swaps()
         pairs = table.look_up(wanted_N)
         if pairs is not None:
             table.apply()
             return True
         inside, outside = table.inside, table.outside
         changes = np.empty(len(inside) * len(outside), dtype=np.int64)
-        balance_kernels.swap_changes(self.words, self.length, self.act, inside, outside, self.dots, changes)
+        balance_kernels.swap_changes(self.pool, self.choice.dots, inside, outside, changes)
         num_targets = min(_TARGETS, len(changes))
         # Not argpartition: which of several equal swaps it returns depends on the processor.
         least = np.flatnonzero(changes <= np.partition(changes, num_targets - 1)[num_targets - 1])
@@ -349,70 +307,13 @@ class _Balance:
     def _polish(self) -> None:
         """Fewer pairs at H_min at the same column sums, by double swaps that add nothing to any column."""
         self._return_to(self.best_chosen)
-        unchanged_N = np.zeros(self.length, dtype=np.int64)
+        unchanged_N = np.zeros(self.problem.length, dtype=np.int64)
         for _ in range(_POLISH_ROUNDS):
             if self._stopped():
                 break
-            table = _PairTable(self)
+            table = self._double_swaps()
             pairs = table.look_up(unchanged_N)
             if pairs is None or pairs >= 0:
                 break
             table.apply()
             self._remember()
-
-
-class _PairTable:
-    """All pairs of words that could be taken, in a table that answers which pair adds what a wish leaves wanting."""
-
-    def __init__(self, balance: _Balance) -> None:
-        from codedtool.coding import balance_kernels
-
-        self._balance = balance
-        chosen, degrees = balance.is_chosen, balance.degrees
-        # Where there are too many, the words that cost the most pairs are dropped and those that cost least are taken.
-        inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
-        self.inside = inside[np.argsort(-degrees[inside], kind="stable")[:_MOST_INSIDE]]
-        self.outside = outside[np.argsort(degrees[outside], kind="stable")[:_MOST_OUTSIDE]]
-        self._inside_hashes = balance.word_hashes[self.inside]
-        num_pairs = len(self.outside) * (len(self.outside) - 1) // 2
-        self._slot_bits = max(6, (2 * num_pairs).bit_length())
-        self._sieve_bits = self._slot_bits + 4
-        self._keys = np.zeros(1 << self._slot_bits, dtype=np.uint64)
-        self._places = np.full(1 << self._slot_bits, -1, dtype=np.int32)
-        self._sieve = np.zeros(1 << (self._sieve_bits - 6), dtype=np.uint64)
-        balance_kernels.hash_pairs(
-            balance.word_hashes[self.outside], self._slot_bits, self._sieve_bits, self._sieve, self._keys, self._places
-        )
-        self._found = np.zeros(4, dtype=np.int64)
-
-    def look_up(self, wanted_N: NDArray[np.int64], out: int = -1, into: int = -1) -> int | None:
-        """New pairs at H_min by the best double swap that adds ``wanted_N``, sparing ``out`` and ``into``; or None."""
-        from codedtool.coding import balance_kernels
-
-        balance = self._balance
-        pairs = balance_kernels.find_double_swap(
-            balance.words,
-            balance.length,
-            balance.overlap_at_min,
-            wanted_N,
-            (wanted_N.astype(np.uint64) * balance.column_hashes).sum(dtype=np.uint64),
-            out,
-            into,
-            self.inside,
-            self._inside_hashes,
-            self.outside,
-            self._slot_bits,
-            self._sieve_bits,
-            self._sieve,
-            self._keys,
-            self._places,
-            balance.degrees,
-            self._found,
-        )
-        return None if pairs >= 1 << 62 else int(pairs)
-
-    def apply(self) -> None:
-        """Make the double swap that the last successful look-up found."""
-        first_out, first_into, second_out, second_into = self._found.tolist()
-        self._balance._swap(first_out, first_into)
-        self._balance._swap(second_out, second_into)

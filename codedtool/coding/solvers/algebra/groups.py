@@ -21,7 +21,7 @@ from math import gcd, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.coding.finite_field import finite_field, is_prime_power
+from codedtool.coding.solvers.algebra.finite_field import finite_field, is_prime_power
 
 # PSL(2, 31) has 14,880 elements; larger groups leave too few orbits to choose from.
 MAX_ORDER = 20_000

@@ -1,75 +1,82 @@
 """The compiled inside of `assignment`: annealing over which class gets which codeword.
 
-``similarity_KK`` (K, K) int64 is symmetric with diagonal 0; ``overlaps_KK`` (K, K) int64 holds the ones that the
-codewords of each two classes share in the present order, diagonal 0. Whole numbers, so that the gain kept up to date
-over millions of swaps stays exact.
+Similarities and overlaps are whole numbers, so that the gain kept up to date over millions of swaps stays exact.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from codedtool.coding.bits import scaled, scrambled, xorshift
 from codedtool.coding.compiled import kernel
+
+BITS = "6d4014789a43"  # checksum of bits.py
+
+# Places of the totals of an annealing: the sum now, and the greatest seen.
+NOW, GREATEST = 0, 1
+
+
+class Classes(NamedTuple):
+    """Pairs of classes in the present order.
+
+    Attributes:
+        similarity_KK: (K, K) int64, symmetric, diagonal 0.
+        overlaps_KK: (K, K) int64, the ones that the codewords of each two classes share, diagonal 0.
+        order: (K,) the row of each class.
+    """
+
+    similarity_KK: NDArray[np.int64]
+    overlaps_KK: NDArray[np.int64]
+    order: NDArray[np.int64]
 
 
 @kernel
 def anneal(
-    similarity_KK: NDArray[np.int64],
-    overlaps_KK: NDArray[np.int64],
-    order: NDArray[np.int64],
+    classes: Classes,
     slacks: NDArray[np.int64],
-    state: NDArray[np.uint64],
+    random_state: NDArray[np.uint64],
     num_steps: int,
     totals: NDArray[np.int64],
     best_order: NDArray[np.int64],
 ) -> None:
     """``num_steps`` proposals to swap the codewords of two classes, to raise sum_{i<k} similarity * overlap.
 
-    A swap is made when it lowers that sum by no more than a random entry of ``slacks`` (2^10 quantiles of the
-    exponential distribution at the present temperature: Metropolis' rule). ``totals`` is (sum now, greatest seen),
-    ``best_order`` the order of the greatest. ``state`` is a xorshift64* generator (S. Vigna 2016).
+    A swap is made if it lowers that sum by no more than a random entry of ``slacks`` (2^10 quantiles of the
+    exponential distribution at the present temperature: Metropolis' rule). ``totals`` is (NOW, GREATEST);
+    ``best_order`` is the order of the greatest.
     """
+    order = classes.order
     num_classes = len(order)
-    bits = state[0]
+    bits = random_state[0]
     for _ in range(num_steps):
-        bits ^= bits >> np.uint64(12)
-        bits ^= bits << np.uint64(25)
-        bits ^= bits >> np.uint64(27)
-        draw = bits * np.uint64(0x2545F4914F6CDD1D)
-        i = np.int64(((draw >> np.uint64(37)) * np.uint64(num_classes)) >> np.uint64(27))
-        low = (draw >> np.uint64(10)) & np.uint64(0x7FFFFFF)
-        j = np.int64((low * np.uint64(num_classes)) >> np.uint64(27))
+        bits = xorshift(bits)
+        draw = scrambled(bits)
+        i = scaled(draw >> np.uint64(37), num_classes)
+        j = scaled((draw >> np.uint64(10)) & np.uint64(0x7FFFFFF), num_classes)
         if i == j:
             continue
-        gain = swap_gain(similarity_KK, overlaps_KK, i, j)
+        gain = swap_gain(classes.similarity_KK, classes.overlaps_KK, i, j)
         if gain < -slacks[np.int64(draw & np.uint64(0x3FF))]:
             continue
-        swap(overlaps_KK, order, i, j)
-        totals[0] += gain
-        if totals[0] > totals[1]:
-            totals[1] = totals[0]
+        swap(classes.overlaps_KK, order, i, j)
+        totals[NOW] += gain
+        if totals[NOW] > totals[GREATEST]:
+            totals[GREATEST] = totals[NOW]
             best_order[:] = order
-    state[0] = bits
+    random_state[0] = bits
 
 
 @kernel
-def climb(
-    similarity_KK: NDArray[np.int64],
-    overlaps_KK: NDArray[np.int64],
-    order: NDArray[np.int64],
-    first: int,
-    last: int,
-    totals: NDArray[np.int64],
-) -> np.int64:
+def climb(classes: Classes, first: int, last: int) -> np.int64:
     """Make every swap of a class first..last-1 with a later one that raises the sum; returns how many were made."""
     made = np.int64(0)
     for i in range(first, last):
-        for j in range(i + 1, len(order)):
-            gain = swap_gain(similarity_KK, overlaps_KK, i, j)
-            if gain > 0:
-                swap(overlaps_KK, order, i, j)
-                totals[0] += gain
+        for j in range(i + 1, len(classes.order)):
+            if swap_gain(classes.similarity_KK, classes.overlaps_KK, i, j) > 0:
+                swap(classes.overlaps_KK, classes.order, i, j)
                 made += 1
     return made
 
@@ -78,7 +85,7 @@ def climb(
 def swap_gain(
     similarity_KK: NDArray[np.int64], overlaps_KK: NDArray[np.int64], i: int | np.int64, j: int | np.int64
 ) -> np.int64:
-    """What swapping the codewords of classes i and j adds to the sum; O(K)."""
+    """The change of the sum if classes i and j swap codewords; O(K)."""
     similar_i, similar_j, overlap_i, overlap_j = similarity_KK[i], similarity_KK[j], overlaps_KK[i], overlaps_KK[j]
     total = np.int64(0)
     for k in range(len(similar_i)):

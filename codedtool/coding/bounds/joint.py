@@ -1,19 +1,20 @@
-"""What no order of rows can exceed: a linear programme over the joint distances of a pair of schemes, proved exactly.
+"""Upper bound on the joint distance over all orders of rows: a linear programme, its solution proved exactly.
 
 However the rows of a scheme are ordered against other schemes, the number x[a, t] of pairs of classes at distance a in
 the one and distances t = (t_1, ..., t_S) in the others satisfies
 
     sum_t x[a, t] = pairs at distance a,      sum_a x[a, t] = pairs at distances t,
 
-which the tables give. Besides, for words of weight w the matrix q_k(d(i, j)), q_k(2i) = E_i(k) / E_i(0), is positive
-semidefinite for every k (Delsarte 1973; `codedtool.coding.delsarte` has the E), so is the entrywise product of two
-such matrices (I. Schur 1911), and the sum of all its entries is not negative:
+and both right sides are known from the tables. Besides, for words of weight w the matrix q_k(d(i, j)), with
+q_k(2i) = E_i(k) / E_i(0), is positive semidefinite for every k (Delsarte 1973; the E are those of
+`codedtool.coding.bounds.delsarte`). So is the entrywise product of two such matrices (I. Schur 1911), and the sum of
+all its entries is not negative:
 
     K + 2 sum_{a,t} x[a, t] q_k(a) q_l(t_s) >= 0   for every k, l and s.
 
 The least sum of the x[a, t] with a + sum(t) < T is then a lower bound on the pairs closer than T; where it is
-positive, no order reaches T. OR-Tools' GLOP solves the programme; what is claimed is a dual solution of it, repaired
-and evaluated in fractions, so no rounding is part of the claim.
+positive, no order reaches T. OR-Tools' GLOP solves the programme. The bound is the value of a dual solution, repaired
+and evaluated in fractions, so rounding does not affect it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from codedtool.coding.delsarte import eigenvalue
+from codedtool.coding.bounds.delsarte import eigenvalue
 from codedtool.coding.scheme import CodingScheme
 
 # Multipliers are rounded to multiples of this: the claim loses less than a hundredth of a pair by it.
@@ -37,7 +38,7 @@ Distances = tuple[int, ...]
 
 @dataclass(frozen=True)
 class JointBound:
-    """What no order of the rows of one scheme against others can exceed.
+    """Bounds that hold for every order of the rows of one scheme against others.
 
     Attributes:
         min_distance: no order has a higher joint minimum distance.

@@ -2,27 +2,62 @@
 
 Let P hold the distances between classes that the other schemes give, and Q those of the scheme being ordered, so that
 classes i and k lie at P[i, k] + Q[i, k]. Towards a goal g, a pair that is short of it by 2h > 0 costs
-h^2 (1 + steepness (h - 1)): 1 at g - 2, nothing from g on. ``wanted`` (K, K) int8 is g - P where that is positive, -1
-elsewhere and on the diagonal; ``own`` (K, K) int8 is Q in the present order, its diagonal 127 (never short).
+h^2 (1 + steepness (h - 1)): 1 at g - 2, nothing from g on.
 
 Bytes, because the sums over a row are what all the time goes into: the compiler adds 16 or 32 entries at once.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from codedtool.coding.bits import popcount, scaled, scrambled, xorshift
 from codedtool.coding.compiled import kernel
 
+BITS = "6d4014789a43"  # checksum of bits.py
 
-@kernel
-def popcount(bits: np.uint64) -> np.int64:
-    """The number of ones of a uint64."""
-    bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
+# Places of the totals of an annealing: cost now, least cost seen, and the number of classes in conflict.
+COST, LEAST_COST, NUM_CONFLICTS = 0, 1, 2
+
+# Places of the figures of an order: joint minimum distance, and pairs at it.
+MIN_DISTANCE, NUM_PAIRS = 0, 1
+
+
+class Pairs(NamedTuple):
+    """Every pair of classes, towards one goal g.
+
+    Attributes:
+        wanted: (K, K) int8, g - P where that is positive, -1 elsewhere and on the diagonal.
+        own: (K, K) int8, Q in the present order; its diagonal is 127, which is never short.
+        steepness: of the cost, see the module's docstring.
+    """
+
+    wanted: NDArray[np.int8]
+    own: NDArray[np.int8]
+    steepness: int
+
+
+class Order(NamedTuple):
+    """The present order of rows, and the classes whose pairs are short of the goal.
+
+    Attributes:
+        order: (K,) the row of each class.
+        best_order: (K,) the order of least cost seen.
+        costs: (K,) the cost of the pairs of each class together.
+        in_conflict: the classes with costs, as far as NUM_CONFLICTS of the totals.
+        place: (K,) where each class stands in ``in_conflict``, or -1.
+        totals: (3,) see COST, LEAST_COST, NUM_CONFLICTS.
+    """
+
+    order: NDArray[np.int64]
+    best_order: NDArray[np.int64]
+    costs: NDArray[np.int64]
+    in_conflict: NDArray[np.int64]
+    place: NDArray[np.int64]
+    totals: NDArray[np.int64]
 
 
 @kernel
@@ -50,61 +85,46 @@ def fill_own(words_K: NDArray[np.uint64], first: int, last: int, own: NDArray[np
 
 
 @kernel
-def add_costs(
-    wanted: NDArray[np.int8], own: NDArray[np.int8], steepness: int, first: int, last: int, costs: NDArray[np.int64]
-) -> None:
-    """Put into ``costs[first:last]`` what the pairs of each of these classes cost together."""
+def add_costs(pairs: Pairs, first: int, last: int, costs: NDArray[np.int64]) -> None:
+    """Put into ``costs[first:last]`` the cost of all pairs of each of these classes."""
+    wanted, own = pairs.wanted, pairs.own
     for i in range(first, last):
         total = np.int64(0)
         for k in range(len(own)):
-            total += cost_of(np.int64(wanted[i, k]) - np.int64(own[i, k]), steepness)
+            total += cost_of(np.int64(wanted[i, k]) - np.int64(own[i, k]), pairs.steepness)
         costs[i] = total
 
 
 @kernel
 def cost_of(short: np.int64, steepness: int) -> np.int64:
-    """What a pair costs that is ``short`` of the goal."""
+    """The cost of a pair whose joint distance is ``short`` below the goal."""
     h = max(short, np.int64(0)) >> np.int64(1)
     return h * h * (1 + steepness * (h - 1))
 
 
 @kernel
 def anneal(
-    wanted: NDArray[np.int8],
-    own: NDArray[np.int8],
-    steepness: int,
-    order: NDArray[np.int64],
-    costs: NDArray[np.int64],
-    in_conflict: NDArray[np.int64],
-    place: NDArray[np.int64],
-    slacks: NDArray[np.int64],
-    state: NDArray[np.uint64],
-    num_steps: int,
-    totals: NDArray[np.int64],
-    best_order: NDArray[np.int64],
+    pairs: Pairs, order: Order, slacks: NDArray[np.int64], random_state: NDArray[np.uint64], num_steps: int
 ) -> None:
     """``num_steps`` proposals: a class with a pair short of the goal swaps its row with any other class.
 
-    A swap is made when it raises the cost by no more than a random entry of ``slacks`` (2^10 quantiles of the
-    exponential distribution at the present temperature: Metropolis' rule), drawn first, so that the sums are cut off
-    as soon as they exceed it. ``in_conflict[:totals[2]]`` lists the classes with costs, ``place`` where each stands in
-    it, or -1. ``totals`` is (cost now, least cost seen, number of classes in conflict); ``best_order`` holds the order
-    of the least. Ends at cost 0. ``state`` is a xorshift64* generator (S. Vigna 2016).
+    A swap is made if it raises the cost by no more than a random entry of ``slacks`` (2^10 quantiles of the
+    exponential distribution at the present temperature: Metropolis' rule). The entry is drawn first, so that the sums
+    are cut off as soon as they exceed it. Ends at cost 0.
     """
+    wanted, own, steepness = pairs.wanted, pairs.own, pairs.steepness
+    costs, totals, in_conflict = order.costs, order.totals, order.in_conflict
     num_classes = len(own)
     slope = np.int32(steepness)
-    bits = state[0]
+    bits = random_state[0]
     for _ in range(num_steps):
-        if totals[0] == 0:
+        if totals[COST] == 0:
             break
-        bits ^= bits >> np.uint64(12)
-        bits ^= bits << np.uint64(25)
-        bits ^= bits >> np.uint64(27)
-        draw = bits * np.uint64(0x2545F4914F6CDD1D)
+        bits = xorshift(bits)
+        draw = scrambled(bits)
         # 27 bits choose the class in conflict, 27 the other one, the last 10 the slack.
-        i = in_conflict[np.int64(((draw >> np.uint64(37)) * np.uint64(totals[2])) >> np.uint64(27))]
-        low = (draw >> np.uint64(10)) & np.uint64(0x7FFFFFF)
-        j = np.int64((low * np.uint64(num_classes)) >> np.uint64(27))
+        i = in_conflict[scaled(draw >> np.uint64(37), totals[NUM_CONFLICTS])]
+        j = scaled((draw >> np.uint64(10)) & np.uint64(0x7FFFFFF), num_classes)
         if i == j:
             continue
         between = cost_of(np.int64(wanted[i, j]) - np.int64(own[i, j]), steepness)
@@ -126,28 +146,19 @@ def anneal(
             start = stop
         if after > limit:
             continue
-        swap_rows(wanted, own, steepness, i, j, costs, in_conflict, place, totals)
-        order[i], order[j] = order[j], order[i]
-        totals[0] += after - before
-        if totals[0] < totals[1]:
-            totals[1] = totals[0]
-            best_order[:] = order
-    state[0] = bits
+        swap_rows(pairs, order, i, j)
+        order.order[i], order.order[j] = order.order[j], order.order[i]
+        totals[COST] += after - before
+        if totals[COST] < totals[LEAST_COST]:
+            totals[LEAST_COST] = totals[COST]
+            order.best_order[:] = order.order
+    random_state[0] = bits
 
 
 @kernel
-def swap_rows(
-    wanted: NDArray[np.int8],
-    own: NDArray[np.int8],
-    steepness: int,
-    i: int | np.int64,
-    j: int | np.int64,
-    costs: NDArray[np.int64],
-    in_conflict: NDArray[np.int64],
-    place: NDArray[np.int64],
-    totals: NDArray[np.int64],
-) -> None:
+def swap_rows(pairs: Pairs, order: Order, i: int | np.int64, j: int | np.int64) -> None:
     """Give class i the row of class j and the reverse; bring ``own``, ``costs`` and the conflicts up to date."""
+    wanted, own, steepness, costs = pairs.wanted, pairs.own, pairs.steepness, order.costs
     costs[i] = costs[j] = cost_of(np.int64(wanted[i, j]) - np.int64(own[i, j]), steepness)
     for k in range(len(own)):
         if k in (i, j):
@@ -162,27 +173,22 @@ def swap_rows(
         costs[j] += new_j
         if new_i + new_j != old_i + old_j:
             costs[k] += new_i + new_j - old_i - old_j
-            list_conflict(k, costs, in_conflict, place, totals)
-    list_conflict(i, costs, in_conflict, place, totals)
-    list_conflict(j, costs, in_conflict, place, totals)
+            list_conflict(order, k)
+    list_conflict(order, i)
+    list_conflict(order, j)
 
 
 @kernel
-def list_conflict(
-    k: int | np.int64,
-    costs: NDArray[np.int64],
-    in_conflict: NDArray[np.int64],
-    place: NDArray[np.int64],
-    totals: NDArray[np.int64],
-) -> None:
-    """Enter class k into the list of classes in conflict, or take it off, as its cost says."""
+def list_conflict(order: Order, k: int | np.int64) -> None:
+    """Enter class k into the list of classes in conflict, or take it off, according to its cost."""
+    costs, in_conflict, place, totals = order.costs, order.in_conflict, order.place, order.totals
     if costs[k] > 0 and place[k] < 0:
-        place[k] = totals[2]
-        in_conflict[totals[2]] = k
-        totals[2] += 1
+        place[k] = totals[NUM_CONFLICTS]
+        in_conflict[totals[NUM_CONFLICTS]] = k
+        totals[NUM_CONFLICTS] += 1
     elif costs[k] == 0 and place[k] >= 0:
-        totals[2] -= 1
-        last = in_conflict[totals[2]]
+        totals[NUM_CONFLICTS] -= 1
+        last = in_conflict[totals[NUM_CONFLICTS]]
         in_conflict[place[k]] = last
         place[last] = place[k]
         place[k] = -1
@@ -198,7 +204,7 @@ def search_orders(
 ) -> None:
     """Try every order that gives class 0 the row ``first_row``; branch and bound, for K <= 10.
 
-    ``figures`` is (joint minimum distance, pairs at it) of ``best_order``; both are replaced when a better order is
+    ``figures`` (MIN_DISTANCE, NUM_PAIRS) are those of ``best_order``; both are replaced when a better order is
     found. Deciding the rows class by class, the minimum can only fall and the pairs at it, while it stays, only grow:
     a beginning that is no better than the best whole order is not continued.
     """
@@ -229,10 +235,10 @@ def search_orders(
                 low, count = distance, 0
             if distance == low:
                 count += 1
-        if low < figures[0] or (low == figures[0] and count >= figures[1]):
+        if low < figures[MIN_DISTANCE] or (low == figures[MIN_DISTANCE] and count >= figures[NUM_PAIRS]):
             continue
         if depth == num_classes - 1:
-            figures[0], figures[1] = low, count
+            figures[MIN_DISTANCE], figures[NUM_PAIRS] = low, count
             best_order[:] = order
             continue
         depth += 1

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from codedtool.budget import Budget, Progress, StopReason, silent
+from codedtool.budget import Budget, Progress, StopReason, Work, silent
+from codedtool.coding.orders.annealing import slacks
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 
@@ -40,8 +41,6 @@ _RANDOM_ORDERS = 200
 
 # Products summed by one slice of annealing: about 0.1 s.
 _SLICE_WORK = 40_000_000
-
-_QUANTILES = 1024
 
 
 @dataclass(frozen=True)
@@ -199,15 +198,14 @@ def assign_classes(
     Raises:
         InputError: a matrix that `check_similarity` refuses, K above 8192, a negative seed, or scipy is missing.
     """
-    if seed < 0:
-        raise InputError(f"seed must be 0 or more, got {seed}")
+    work = Work.started(seed, budget, progress)
     if scheme.num_classes > _MOST_CLASSES:
         raise InputError(
             f"classes are assigned for up to K={_MOST_CLASSES} (K x K tables in memory), got K={scheme.num_classes}"
         )
     start = time.monotonic()
     weights_KK = check_similarity(similarity, scheme.num_classes)
-    search = _Search(scheme, weights_KK, repel, seed, budget or Budget(), progress)
+    search = _Search(scheme, weights_KK, repel, work)
     try:
         search.run()
     except KeyboardInterrupt:
@@ -240,9 +238,7 @@ class _Search:
         scheme: CodingScheme,
         similarity_KK: NDArray[np.float64],
         repel: bool,
-        seed: int,
-        budget: Budget,
-        progress: Progress,
+        work: Work,
     ) -> None:
         table = scheme.table.astype(np.float64)
         self.overlaps_KK = np.rint(table @ table.T).astype(np.int64)
@@ -250,9 +246,8 @@ class _Search:
         scaled = np.rint(similarity_KK / np.abs(similarity_KK).max() * _GRAIN).astype(np.int64)
         self.weights_KK = -scaled if repel else scaled
         self.num_classes = scheme.num_classes
-        self.budget = budget
-        self.progress = progress
-        self.random = np.random.default_rng(seed)
+        self.work = work
+        self.random = np.random.default_rng(work.seed)
         self.stopped: StopReason | None = None
         self.best = np.arange(self.num_classes)
         self.best_total = self.given_total = self._total(self.best)
@@ -266,7 +261,7 @@ class _Search:
             if number >= 2 and self._is_stopped():
                 return
             self.random_totals.append(self._total(self.random.permutation(self.num_classes)))
-            self.progress("assigning classes", number + 1, _RANDOM_ORDERS, "random assignments to compare with")
+            self.work.progress("assigning classes", number + 1, _RANDOM_ORDERS, "random assignments to compare with")
         if self.num_classes <= _FAQ_CLASSES and not self._is_stopped():
             self._offer(self._climb(self._faq()), "FAQ, swaps")
         if not self._is_stopped():
@@ -290,7 +285,7 @@ class _Search:
             raise InputError(
                 "assigning classes needs scipy, which is not installed; pip install 'codedtool[assign]'"
             ) from None
-        self.progress("assigning classes", 0, None, "FAQ")
+        self.work.progress("assigning classes", 0, None, "FAQ")
         found = quadratic_assignment(
             self.weights_KK / _GRAIN,
             self.overlaps_KK.astype(np.float64),
@@ -300,32 +295,33 @@ class _Search:
 
     def _anneal(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """Simulated annealing from ``order``; returns the best order seen."""
-        from codedtool.coding import assignment_kernels
+        from codedtool.coding.orders import assignment_kernels
 
         order = order.copy()
         best = order.copy()
         overlaps_KK = self.overlaps_KK[np.ix_(order, order)]
+        classes = assignment_kernels.Classes(self.weights_KK, overlaps_KK, order)
         total = self._total(order)
         totals = np.array([total, total], dtype=np.int64)
-        state = self.random.integers(1, 1 << 63, size=1, dtype=np.uint64)
+        random_state = self.random.integers(1, 1 << 63, size=1, dtype=np.uint64)
         typical = self._typical_gain(overlaps_KK)
         per_slice = max(1, min(_ANNEALING_STEPS // _TEMPERATURES, _SLICE_WORK // self.num_classes))
         for done in range(0, _ANNEALING_STEPS, per_slice):
             if self._is_stopped():
                 break
-            slacks = _slacks(typical * _HOT * (_COLD / _HOT) ** (done / _ANNEALING_STEPS))
+            quantiles = slacks(typical * _HOT * (_COLD / _HOT) ** (done / _ANNEALING_STEPS))
             steps = min(per_slice, _ANNEALING_STEPS - done)
-            assignment_kernels.anneal(self.weights_KK, overlaps_KK, order, slacks, state, steps, totals, best)
-            self.progress("assigning classes", done + steps, _ANNEALING_STEPS, "annealing")
+            assignment_kernels.anneal(classes, quantiles, random_state, steps, totals, best)
+            self.work.progress("assigning classes", done + steps, _ANNEALING_STEPS, "annealing")
         return best
 
     def _climb(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """Swaps that help, until none does."""
-        from codedtool.coding import assignment_kernels
+        from codedtool.coding.orders import assignment_kernels
 
         order = order.copy()
         overlaps_KK = self.overlaps_KK[np.ix_(order, order)]
-        totals = np.zeros(1, dtype=np.int64)
+        classes = assignment_kernels.Classes(self.weights_KK, overlaps_KK, order)
         rows = max(1, _SLICE_WORK // self.num_classes**2)
         improved = True
         while improved:
@@ -334,14 +330,14 @@ class _Search:
                 if self._is_stopped():
                     return order
                 last = min(first + rows, self.num_classes)
-                made = assignment_kernels.climb(self.weights_KK, overlaps_KK, order, first, last, totals)
+                made = assignment_kernels.climb(classes, first, last)
                 improved = improved or bool(made)
-            self.progress("assigning classes", 0, None, "swaps")
+            self.work.progress("assigning classes", 0, None, "swaps")
         return order
 
     def _typical_gain(self, overlaps_KK: NDArray[np.int64]) -> float:
         """The root mean square of what some random swaps change; at least 1."""
-        from codedtool.coding import assignment_kernels
+        from codedtool.coding.orders import assignment_kernels
 
         pairs = self.random.integers(self.num_classes, size=(256, 2))
         gains = [
@@ -350,12 +346,5 @@ class _Search:
         return max(1.0, math.sqrt(sum(gain * gain for gain in gains) / max(1, len(gains))))
 
     def _is_stopped(self) -> bool:
-        self.stopped = self.budget.stop_reason()
+        self.stopped = self.work.stop_reason()
         return self.stopped is not None
-
-
-def _slacks(temperature: float) -> NDArray[np.int64]:
-    """Quantiles of how much worse a swap may be at this temperature: Metropolis' rule without a logarithm per swap."""
-    return np.array(
-        [math.floor(-temperature * math.log((i + 0.5) / _QUANTILES)) for i in range(_QUANTILES)], dtype=np.int64
-    )
