@@ -61,7 +61,7 @@ def scheme(
         Literal["auto", "lexicode", "orbits"],
         typer.Option(
             "--method",
-            help="Where codewords come from. lexicode: the greedy set G of algorithm 1; orbits: linear codes and unions "
+            help="Source of codewords. lexicode: the greedy set G of algorithm 1; orbits: linear codes and unions "
             "of orbits; auto: the first that gives even columns.",
         ),
     ] = "auto",
