@@ -110,6 +110,7 @@ def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
     print_table(table, to_stderr=to_stderr)
     for report in reports:
         for check in report.failures:
-            typer.echo(f"{report.path}: {check.rule}: {check.detail}", err=True)
+            rule = f"rule {check.rule}" if check.rule in ("A", "B", "C") else check.rule
+            typer.echo(f"{report.path}: {rule}: {check.detail}", err=True)
     num_failed = sum(not report.passed for report in reports)
     typer.echo(f"{len(reports) - num_failed} passed, {num_failed} failed", err=to_stderr)

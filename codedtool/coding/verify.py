@@ -27,7 +27,7 @@ class VerifyReport:
 
     Attributes:
         path: the file.
-        checks: what was checked.
+        checks: one per rule, and one for the JSON.
         scheme: the scheme, or None if the file could not be read.
         record: the JSON beside the file, or None if there is none that can be read.
     """

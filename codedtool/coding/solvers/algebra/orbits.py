@@ -57,7 +57,7 @@ class OrbitCode:
         num_orbits: how many orbits.
         union: (K,) int64, positions of K words that are whole orbits and as even as K words can be; None where none
             was asked for or found.
-        stopped: what cut the search short, or None.
+        stopped: why the search ended early, or None.
     """
 
     words: NDArray[np.uint64]
