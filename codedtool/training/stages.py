@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from codedtool.coding.pairing import joint_distance_histogram
+from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.models.presets import PRESETS, assign_schemes, get_preset, preset_for

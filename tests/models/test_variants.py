@@ -14,7 +14,7 @@ from torch import nn
 
 from codedtool.analysis.bc import CODED, FULL, evaluate_classifiers
 from codedtool.analysis.classifiers import BinaryClassifiers
-from codedtool.coding.pairing import joint_distance_histogram
+from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.deploy.classifier_file import load_binary_classifier, save_binary_classifier
 from codedtool.deploy.export import export_network
 from codedtool.errors import InputError
