@@ -17,7 +17,7 @@ from codedtool.analysis.temperature import fit_temperature
 from codedtool.errors import InputError
 from codedtool.report.figures_calibration import draw_risk_coverage
 from codedtool.training.subject import Outputs
-from tests.analysis.test_calibration import made_outputs
+from tests.subjects import made_outputs
 
 
 def brute_force(correct: list[bool], scores: list[tuple[float, ...]]) -> list[float]:
