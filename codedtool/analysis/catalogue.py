@@ -268,6 +268,20 @@ CATALOGUE: tuple[Analysis, ...] = (
         "classifier. The networks are timed in turn (table 5).",
         options=(Option("class_name", "--class", str, "0", "Name or number of the binary classifier's class."),),
     ),
+    Analysis(
+        name="ood",
+        title="Out-of-distribution detection",
+        function="analysis.ood:ood",
+        drawing="report.figures_ood:draw",
+        help="Measure how well scores tell another data set's images from the run's own.\n\n"
+        "The scores are softmax, energy score, agreeing early decoders, and distance of a block's energies to the "
+        "codeword of the predicted class. --compare measures the plain network's scores too. The table, the figure and "
+        "its data go to RUN/analysis/.",
+        text="Area under the curve (AUROC) and false positives at 95% recall of scores that tell the run's validation "
+        "images from images of another data set: softmax, the energy score (Liu et al. 2020), the number of agreeing "
+        "early decoders (table 3), and the distance of the energies to the codeword of the predicted class.",
+        needs=frozenset({"plain", "ood"}),
+    ),
 )
 
 
