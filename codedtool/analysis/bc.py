@@ -215,11 +215,11 @@ def evaluate_classifiers(
     subject.require_coded("a binary classifier")
     skipped = []
     if plain is None:
-        skipped.append("baseline of the plain network: no run was given as `plain`")
+        skipped.append("baseline of the plain network: no run `plain` was given to compare with")
     else:
         _check_plain(subject, plain)
     if ood is None:
-        skipped.append("out-of-distribution negatives: no data set was given as `ood`")
+        skipped.append("out-of-distribution negatives: no data set `ood` was given")
     num_classes = len(subject.classes)
     per_positive = _NEGATIVES_PER_POSITIVE if num_classes >= _MANY_CLASSES else None
     splits: dict[str, Split] = {"train": subject.data.train, "val": subject.data.val}

@@ -89,7 +89,7 @@ def test_a_network_as_sure_as_it_is_right_has_no_error_and_a_sure_wrong_one_has_
         (torch.rand(0), torch.ones(0, dtype=torch.bool), 15, "at least 1"),
         (torch.tensor([1.2]), torch.ones(1, dtype=torch.bool), 15, "0..1, got 1.2"),
         (torch.tensor([math.nan]), torch.ones(1, dtype=torch.bool), 15, "got nan"),
-        (torch.rand(1), torch.ones(1, dtype=torch.bool), 0, "bins must be at least 1, got 0"),
+        (torch.rand(1), torch.ones(1, dtype=torch.bool), 0, "`bins` must be at least 1, got 0"),
     ],
 )
 def test_confidences_that_are_none_are_refused(

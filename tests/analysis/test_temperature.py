@@ -171,5 +171,5 @@ def test_all_right_and_all_wrong_stay_within_bounds(num_classes: int, right: boo
 
 @pytest.mark.parametrize("bad", [{"iterations": 0}, {"lr": 0.0}, {"lr": math.nan}])
 def test_a_descent_that_cannot_go_is_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="iterations must be at least 1 and lr a positive number"):
+    with pytest.raises(InputError, match="`iterations` must be at least 1 and `lr` a positive number"):
         fit_temperature(made_outputs(20), **bad)
