@@ -117,10 +117,10 @@ class ClassifiersResult:
     def table(self) -> Table:
         """The mean metrics of every source, on the validation images and against out-of-distribution negatives."""
         sets = {"val": ""} | ({"ood": f", negatives of {self.ood}"} if self.ood else {})
-        measures = {"precision": "precision", "recall": "recall", "f1": "F1", "average_precision": "AP"}
+        measures = {"precision": "precision", "recall": "recall", "f1": "F1", "average_precision": "average precision"}
         return Table(
-            "Binary classifiers, %" + (": means over classes" if len(self.of(self.sources[0])) > 1 else ""),
-            ("", *(f"{title}{negatives}" for negatives in sets.values() for title in measures.values())),
+            "Binary classifiers (BC), %" + (", means over classes" if len(self.of(self.sources[0])) > 1 else ""),
+            ("scores", *(f"{title}{negatives}" for negatives in sets.values() for title in measures.values())),
             tuple(
                 (row["source"], *(percent(row[f"{name}_{measure}"]) for name in sets for measure in measures))
                 for row in self.means()

@@ -73,7 +73,9 @@ class SweepResult(Result):
         several = len(self.seeds) > 1
         return (
             Table(
-                "%, mean ± standard deviation of " + f"{len(self.seeds)} seeds" if several else "%",
+                f"Measurements, %: mean ± standard deviation of {len(self.seeds)} seeds"
+                if several
+                else "Measurements, %",
                 (", ".join(self.varied), *names),
                 tuple(
                     (
@@ -185,6 +187,9 @@ def sweep(
         download: whether a missing data set may be downloaded.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` is raised. The same call then continues.
         progress: where to report the progress.
+
+    Returns:
+        The measurements of every combination, over all seeds.
 
     Raises:
         InputError: `train` refuses a value, or a run in ``folder`` was trained with other values.
