@@ -42,7 +42,8 @@ _HARMLESS = ("cat", "cp", "ls", "mkdir")
 
 _FENCE = re.compile(r"^(\s*)```+\s*([\w-]*)")
 _MARK = re.compile(r"<!--\s*(not run|slow):\s*(.+?)\s*-->", re.DOTALL)
-_NUMBER = re.compile(r"[+-]?\d[\d,.]*(e[+-]?\d+)?")
+# A number, or the name of a checkpoint; not the number within a name such as s3.2 or h_T.
+_NUMBER = re.compile(r"\be\d{4}s\d{6}\b|(?<![A-Za-z\d.])[+-]?\d[\d,.]*(e[+-]?\d+)?")
 _SECONDS = re.compile(r"\b\d+(\.\d+)? s\b")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +34,19 @@ def executed(folder: Path) -> Any:
     return notebook
 
 
+def _joined(outputs: list[Any]) -> list[Any]:
+    """The outputs with the parts in which a command's text arrived made one, and without a terminal's colours."""
+    joined: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream":
+            output.text = re.sub(r"\x1b\[[0-9;]*m", "", output.text)
+            if joined and joined[-1].output_type == "stream" and joined[-1].name == output.name:
+                joined[-1].text += output.text
+                continue
+        joined.append(output)
+    return joined
+
+
 def main() -> None:
     """Execute the tutorial and save it with its outputs."""
     import nbformat
@@ -41,6 +55,8 @@ def main() -> None:
         notebook = executed(Path(folder))
     for cell in notebook.cells:
         cell.metadata = {}
+        if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
     nbformat.write(notebook, NOTEBOOK)
 
 

@@ -68,7 +68,7 @@ def test_the_names_of_the_python_pages_exist() -> None:
 
 def test_pages_link_to_files_that_are_there() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:\s]+)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#:\s]+)[#)]", page.read_text()):
             # One page per command and the tutorial's page are made when the site is built.
             made = page.parent.name == "commands" or target == "tutorial.md"
             assert made or (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
