@@ -19,7 +19,7 @@ from torch.nn import functional
 from benchmarks.block import SCHEMES
 from benchmarks.machine import describe_machine
 from codedtool.analysis.cost import compare_speed, count_kept_bytes, count_macs, count_parameters
-from codedtool.coding.pairing import joint_distance_histogram
+from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
 from codedtool.models import CodedNetwork, build_network
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class

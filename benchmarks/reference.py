@@ -1,4 +1,4 @@
-"""Algorithm 1's greedy set the plain way: the baseline that `codedtool.coding.lexicode` is measured against."""
+"""Algorithm 1's greedy set the plain way: the baseline that `codedtool.coding.solvers.lexicode` is measured against."""
 
 from __future__ import annotations
 

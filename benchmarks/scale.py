@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine
 from codedtool.budget import Budget
-from codedtool.coding.cyclic import linear_code_words
-from codedtool.coding.even_choice import choose_even
-from codedtool.coding.orbits import orbit_code
-from codedtool.coding.sampler import sample_words
+from codedtool.coding.solvers.algebra.cyclic import linear_code_words
+from codedtool.coding.solvers.algebra.orbits import orbit_code
+from codedtool.coding.solvers.even_choice import choose_even
+from codedtool.coding.solvers.sampler import sample_words
 from codedtool.coding.words import distance_histogram, words_to_table
 
 # (method, K, N, N_act, H_min): the goals first, then growth in K, then in N.

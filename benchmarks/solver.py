@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.machine import describe_machine
 from benchmarks.reference import reference_lexicode
 from codedtool.budget import Budget
-from codedtool.coding.lexicode import lexicode
+from codedtool.coding.solvers.lexicode import lexicode
 
 Result = TypeVar("Result")
 

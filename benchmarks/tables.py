@@ -28,9 +28,9 @@ import numpy as np
 from benchmarks.machine import describe_machine
 from codedtool.budget import Budget
 from codedtool.coding.bounds import upper_bound
-from codedtool.coding.cyclic import linear_code_words
-from codedtool.coding.lexicode import lexicode
-from codedtool.coding.orbits import orbit_code
+from codedtool.coding.solvers.algebra.cyclic import linear_code_words
+from codedtool.coding.solvers.algebra.orbits import orbit_code
+from codedtool.coding.solvers.lexicode import lexicode
 from codedtool.coding.words import distance_histogram
 
 # source -> {(N, H, w): A(N, H, w)}

@@ -1,16 +1,23 @@
-"""How long work may go on, and where it says how far it is: a Budget and a Progress, passed down to every engine."""
+"""What work may use and where it reports: a Work holds a seed, a Budget, a Progress and a Stopwatch.
+
+The caller makes one Work per search, and every function that takes part in the search is handed the same one.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
+
+from codedtool.errors import InputError
 
 StopReason = Literal["time limit", "interrupted", "word limit"]
 
 
 class Progress(Protocol):
-    """Where long work reports; the command line draws it, a library caller may pass any callable of this shape."""
+    """A function that long work calls to report; the command line draws a bar, a library caller passes any callable."""
 
     def __call__(self, phase: str, done: float, total: float | None, note: str = "") -> None:
         """Report that ``done`` of ``total`` units of ``phase`` are finished (``total`` None: unknown)."""
@@ -21,48 +28,113 @@ def silent(phase: str, done: float, total: float | None, note: str = "") -> None
 
 
 class Budget:
-    """A wall-clock limit and an interrupt flag that engines poll between slices of work.
+    """A wall-clock limit and an interrupt flag; long work polls both between its slices.
 
     Args:
         time_limit: seconds from construction (or the last `restart`), or None for no limit.
         clock: the monotonic clock, in seconds; tests pass their own.
 
-    Work bounded only by counted steps is repeatable; a result that a time limit cut short is not,
-    and says so.
+    A search that ends by itself gives the same result every time. A search that the time limit cuts short does not,
+    and its result says that it was cut short.
     """
 
     def __init__(self, time_limit: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.time_limit = time_limit
-        self._clock = clock
+        self.clock = clock
         self._start = clock()
         self._interrupted = False
         self._parent: Budget | None = None
 
     def restart(self) -> None:
-        """Start the time limit again from now: waiting for the compiler is not charged to the search."""
-        self._start = self._clock()
+        """Start the time limit again from now, so that waiting for the compiler does not count."""
+        self._start = self.clock()
         if self._parent is not None:
             self._parent.restart()
 
     def elapsed(self) -> float:
         """Seconds since construction or `restart`."""
-        return self._clock() - self._start
+        return self.clock() - self._start
 
     def interrupt(self) -> None:
-        """Ask all work under this budget to stop at its next slice; safe in a signal handler."""
+        """Ask all work under this budget to stop after its present slice; safe in a signal handler."""
         self._interrupted = True
 
     def share(self, fraction: float) -> Budget:
-        """A budget for one part of the work: ``fraction`` of the time left, the same clock and interrupt flag."""
+        """A budget for a part of the work: ``fraction`` of the time left, with the same clock and interrupt flag."""
         left = None if self.time_limit is None else max(0.0, self.time_limit - self.elapsed()) * fraction
-        part = Budget(left, clock=self._clock)
+        part = Budget(left, clock=self.clock)
         part._parent = self
         return part
 
     def stop_reason(self) -> StopReason | None:
-        """Why work must stop now, or None while it may go on."""
+        """Why work must stop now, or None if it may continue."""
         if self._interrupted or (self._parent is not None and self._parent._interrupted):
             return "interrupted"
         if self.time_limit is not None and self.elapsed() >= self.time_limit:
             return "time limit"
         return None
+
+
+class Stopwatch:
+    """Wall-clock seconds since construction, and seconds spent in named phases.
+
+    Args:
+        phases: names of the phases.
+        clock: the monotonic clock, in seconds.
+    """
+
+    def __init__(self, *phases: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start = clock()
+        self._phases = dict.fromkeys(phases, 0.0)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds spent inside the ``with`` block to ``phase``."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._phases[phase] += self._clock() - start
+
+    def seconds(self) -> dict[str, float]:
+        """Phase -> seconds, and "total" -> seconds since construction."""
+        return {**self._phases, "total": self._clock() - self._start}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a search may use and where it reports.
+
+    Attributes:
+        seed: the seed of every random choice, 0 or more.
+        budget: the time limit and the interrupt flag, polled about ten times a second.
+        progress: called with the phase, how far it is, and a note.
+        stopwatch: counts seconds of the phases "enumerate" (words are listed) and "select" (K of them are chosen).
+
+    Raises:
+        InputError: the seed is negative.
+    """
+
+    seed: int = 0
+    budget: Budget = field(default_factory=Budget)
+    progress: Progress = silent
+    stopwatch: Stopwatch = field(default_factory=lambda: Stopwatch("enumerate", "select"), compare=False)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"`seed` must be 0 or more, got {self.seed}")
+
+    @classmethod
+    def started(cls, seed: int, budget: Budget | None, progress: Progress) -> Work:
+        """Work that starts now; without a ``budget`` it has no limit. The stopwatch goes by the budget's clock."""
+        budget = budget or Budget()
+        return cls(seed, budget, progress, Stopwatch("enumerate", "select", clock=budget.clock))
+
+    def share(self, fraction: float) -> Work:
+        """The same work, limited to ``fraction`` of the time left."""
+        return replace(self, budget=self.budget.share(fraction))
+
+    def stop_reason(self) -> StopReason | None:
+        """Why work must stop now, or None if it may continue."""
+        return self.budget.stop_reason()

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+"""Writing files so that a crash leaves either the old or the new file, never a part of one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from codedtool.errors import InputError
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise InputError when ``path`` exists and may not be overwritten, or when it is a folder."""
+    """Raise InputError if ``path`` is a folder, or if it exists and ``force`` is off."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: an output must be a file; give another path")
     if path.exists() and not force:
-        raise InputError(f"{path} exists already: give another path or pass --force to overwrite it")
+        raise InputError(f"{path} exists already: give another path, or `force` to overwrite it")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to a temporary name beside ``path``, flush it to disk and rename it into place.
+    """Write ``content`` to a temporary file beside ``path``, flush it to disk and rename it to ``path``.
 
-    Missing parent folders are made. On any failure the temporary file is removed, an existing ``path`` is as it
-    was, and the OSError is turned into an InputError that names the path.
+    Missing parent folders are made. If anything fails, the temporary file is removed and an existing ``path`` stays
+    unchanged.
+
+    Raises:
+        InputError: the file could not be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -14,8 +14,8 @@ from codedtool.data import ImageData, Normalization, Split
 from codedtool.models import CodedNetwork
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
-from codedtool.training.runtime import TorchRuntime
 from codedtool.training.subject import Subject
+from codedtool.training.torch_runtime import TorchRuntime
 from tests.paths import SCHEMES
 
 NORMALIZATION = Normalization((0.4, 0.5, 0.6), (0.25, 0.3, 0.35))

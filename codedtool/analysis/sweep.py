@@ -17,8 +17,9 @@ from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.training.loop import Interrupted
-from codedtool.training.recipe import Recipe, check_key, value_types
+from codedtool.training.recipe import Recipe, settings
 from codedtool.training.run import Run
+from codedtool.training.settings import check_key
 from codedtool.training.stages import permuted
 from codedtool.training.subject import opened_run
 from codedtool.training.train import resume, train
@@ -122,10 +123,10 @@ def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
         return key, sets
     if not equals or not values.strip():
         raise InputError(f"`vary` {text!r} is not of the form mu=0,1,2")
-    check_key(key, {**value_types(), SCHEME: None}, what="`vary`")
+    check_key(key, {**settings(), SCHEME: None}, what="`vary`")
     if key == "seed":
         raise InputError("`vary` seed: seeds are repeated at every point of the grid; give their number as `seeds`")
-    kind = value_types()[key]
+    kind: type = settings()[key].kind
     found: list[Any] = []
     for part in (part.strip() for part in values.split(",")):
         try:

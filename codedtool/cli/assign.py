@@ -24,7 +24,7 @@ from codedtool.errors import InputError
 from codedtool.files import refuse_existing
 
 if TYPE_CHECKING:
-    from codedtool.coding.assignment import Assignment
+    from codedtool.coding.orders.assignment import Assignment
 
 
 @verb
@@ -54,7 +54,7 @@ def assign(
     for output in (target, target.with_suffix(".json")):
         refuse_existing(output, force=force)
 
-    from codedtool.coding.assignment import assign_classes, load_similarity
+    from codedtool.coding.orders.assignment import assign_classes, load_similarity
     from codedtool.coding.scheme import CodingScheme
 
     given = CodingScheme.load(scheme)

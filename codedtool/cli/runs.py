@@ -17,13 +17,14 @@ import typer
 from codedtool.budget import Budget, Progress
 from codedtool.cli.session import EXIT_INTERRUPTED, in_flags, progress_display
 from codedtool.errors import InputError
-from codedtool.training.recipe import Recipe, SettingIgnored, help_texts, value_types
+from codedtool.training.recipe import Recipe, settings
+from codedtool.training.settings import SettingIgnored
 
 if TYPE_CHECKING:
     from codedtool.training.stages import Assignment
     from codedtool.training.subject import Subject
 
-_PANEL = "Recipe (a value that is not given is that of the data set's recipe)"
+_PANEL = "Recipe: {section} (defaults depend on the data set)"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -82,19 +83,19 @@ def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        texts = help_texts()
         flags = []
-        for key, kind in value_types().items():
+        for key, setting in settings().items():
             if keys and key not in keys:
                 continue
-            names = f"{_flag(key)}/--no-{key.replace('_', '-')}" if kind is bool else _flag(key)
-            option = typer.Option(names, help=texts[key], show_default=False, rich_help_panel=_PANEL)
+            names = f"{_flag(key)}/--no-{key.replace('_', '-')}" if setting.kind is bool else _flag(key)
+            panel = _PANEL.format(section=setting.section)
+            option = typer.Option(names, help=setting.help, show_default=False, rich_help_panel=panel)
             flags.append(
                 inspect.Parameter(
                     key,
                     inspect.Parameter.KEYWORD_ONLY,
                     default=None,
-                    annotation=Annotated[kind | None, option],
+                    annotation=Annotated[setting.kind | None, option],
                 )
             )
         function.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]  # read by typer
@@ -171,7 +172,7 @@ def resolve(
     from codedtool.training.stages import assign
 
     own = {"scheme": list, "stages": str, "uncoded_stages": str}
-    values = read_config(config, {**value_types(), **own}) if config is not None else {}
+    values = read_config(config, {**settings(), **own}) if config is not None else {}
     from_file = {key: values.pop(key) for key in own if key in values}
     for key, value in from_file.items():
         if type(value) is not own[key]:

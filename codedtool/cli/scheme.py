@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -25,7 +24,6 @@ from codedtool.errors import InputError
 from codedtool.files import refuse_existing
 
 if TYPE_CHECKING:
-    from codedtool.coding.pairing import JointOrder
     from codedtool.coding.result import SchemeResult
     from codedtool.coding.scheme import CodingScheme
 
@@ -46,12 +44,12 @@ def scheme(
         int | None,
         typer.Option("--act", help="Ones per codeword: the active subNNs of a class.", show_default="required"),
     ] = None,
-    hmin: Annotated[
+    min_distance: Annotated[
         str | None,
         typer.Option(
             "--hmin",
             metavar="INT|max",
-            help="Minimum Hamming distance, or max for the highest found.",
+            help="Smallest Hamming distance between two codewords; max: the highest at which K are found.",
             show_default="required",
         ),
     ] = None,
@@ -63,52 +61,58 @@ def scheme(
         Literal["auto", "lexicode", "orbits"],
         typer.Option(
             "--method",
-            help="lexicode: algorithm 1's G; orbits: linear codes and unions of orbits; auto: what serves best.",
+            help="Where codewords come from. lexicode: the greedy set G of algorithm 1; orbits: linear codes and unions "
+            "of orbits; auto: the first that gives even columns.",
         ),
     ] = "auto",
     refine: Annotated[
         Literal["auto", "local", "cp-sat", "none"],
         typer.Option(
-            "--refine", help="How columns are made even; auto adds CP-SAT when the local search stays uneven."
+            "--refine",
+            help="How columns are made even. local: local search; cp-sat: then CP-SAT before other methods; none: the "
+            "first K words; auto: CP-SAT last, if columns are still uneven.",
         ),
     ] = "auto",
     words: Annotated[
         str | None,
-        typer.Option("--words", help="Do not search: take these K codewords, separated by commas, in this order."),
+        typer.Option(
+            "--words", help="Take these K codewords, in this order, instead of searching; commas between them."
+        ),
     ] = None,
-    others: Annotated[
+    companions: Annotated[
         list[Path] | None,
-        typer.Option("--with", help="Order the rows for the joint distance with this scheme's rows; repeatable."),
+        typer.Option(
+            "--with",
+            help="The scheme of another coded stage; repeatable. Rows are ordered so that no two classes have close "
+            "codewords in all stages together.",
+        ),
     ] = None,
     time_limit: Annotated[
-        float, typer.Option("--time-limit", min=0.0, help="Seconds after which the best so far is taken.")
+        float, typer.Option("--time-limit", min=0.0, help="Seconds after which the best scheme so far is taken.")
     ] = 300.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find K codewords of weight N_act at distance >= H_min with even columns, and write them with their proof."""
+    """Find a coding scheme and write it with its proof: K codewords with N_act ones each, H_min apart, even columns."""
     if context.invoked_subcommand is not None:
         return
     # Not required by the parser, which would then ask for them before `scheme assign` too.
-    if num_classes is None or length is None or act is None or hmin is None:
-        given = {"--K": num_classes, "--N": length, "--act": act, "--hmin": hmin}
+    if num_classes is None or length is None or act is None or min_distance is None:
+        given = {"--K": num_classes, "--N": length, "--act": act, "--hmin": min_distance}
         raise InputError(f"Missing option {next(name for name, value in given.items() if value is None)}; see --help")
-    distance = _parse_distance(hmin)
+    distance = _parse_distance(min_distance)
     target = out
     if target is None and distance != "max":
         target = default_path(num_classes, length, act, distance + distance % 2)
     if target is not None:
         _refuse_target(target, force=force)
 
-    from codedtool.coding.joint_words import choose_jointly
-    from codedtool.coding.pairing import order_jointly
     from codedtool.coding.result import SearchInterrupted
     from codedtool.coding.search import find_scheme, scheme_from_words
 
-    companions = _load_companions(others or [], num_classes)
-    joint = None
+    other_schemes = _load_companions(companions or [], num_classes)
     budget = Budget(time_limit)
     try:
         with progress_display(quiet=quiet) as progress, interruptible(budget):
@@ -118,6 +122,7 @@ def scheme(
                     length,
                     act,
                     distance,
+                    companions=other_schemes,
                     method=method,
                     refine=refine,
                     seed=seed,
@@ -127,28 +132,28 @@ def scheme(
             elif distance == "max":
                 raise InputError("--words takes a number for --hmin, not max: given words are checked, not searched")
             else:
-                result = scheme_from_words(words.split(","), num_classes, length, act, distance, progress=progress)
-            if companions:
-                chosen = None
-                if words is None:
-                    chosen = choose_jointly(result.scheme, companions, seed=seed, budget=budget, progress=progress)
-                if chosen is not None:
-                    result = result.with_scheme(chosen, "CP-SAT, with the other schemes")
-                joint = order_jointly(result.scheme, companions, seed=seed, budget=budget, progress=progress)
-                result = dataclasses.replace(result, scheme=joint.scheme)
+                result = scheme_from_words(
+                    words.split(","),
+                    num_classes,
+                    length,
+                    act,
+                    distance,
+                    companions=other_schemes,
+                    seed=seed,
+                    budget=budget,
+                    progress=progress,
+                )
     except SearchInterrupted as interruption:
         # Outside of `interruptible`, whose alarm must not cut the saving short.
         _save_partial(interruption.best, target)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    if joint is not None and joint.stopped == "interrupted":
-        _save_partial(result, target, joint)
-        raise typer.Exit(EXIT_INTERRUPTED)
     if target is None:
         target = default_path(num_classes, length, act, result.scheme.min_distance)
-    result.scheme.save(target, provenance=_provenance(result, joint), force=force)
+    result.scheme.save(target, provenance=_provenance(result), force=force)
     if json_output:
-        print_json({"path": str(target), **result.to_json(), "joint": None if joint is None else joint.provenance()})
-    _describe(result, joint, target, to_stderr=json_output)
+        print_json({"path": str(target), **result.to_json()})
+    for line in _description(result, target):
+        say(line, to_stderr=json_output)
 
 
 def default_path(num_classes: int, length: int, act: int, min_distance: int) -> Path:
@@ -174,7 +179,7 @@ def _refuse_target(target: Path, *, force: bool) -> None:
 
 
 def _load_companions(paths: list[Path], num_classes: int) -> list[CodingScheme]:
-    """The schemes of ``--with``; InputError for one of another K."""
+    """The schemes of ``--with``; InputError for one with another number of rows."""
     from codedtool.coding.scheme import CodingScheme
 
     companions = []
@@ -186,7 +191,7 @@ def _load_companions(paths: list[Path], num_classes: int) -> list[CodingScheme]:
     return companions
 
 
-def _provenance(result: SchemeResult, joint: JointOrder | None = None) -> dict[str, Any]:
+def _provenance(result: SchemeResult) -> dict[str, Any]:
     """The result's record, the command that makes it again, and the versions it was made with."""
     from importlib.metadata import version
 
@@ -195,7 +200,6 @@ def _provenance(result: SchemeResult, joint: JointOrder | None = None) -> dict[s
     arguments = [argument for argument in sys.argv[1:] if argument not in ("--json", "--quiet", "-q", "--force")]
     return {
         **result.provenance(),
-        **({} if joint is None else {"joint": joint.provenance()}),
         "command": shlex.join(["codedtool", *arguments]),
         "versions": {
             "codedtool": __version__,
@@ -204,48 +208,55 @@ def _provenance(result: SchemeResult, joint: JointOrder | None = None) -> dict[s
     }
 
 
-def _save_partial(best: SchemeResult | None, target: Path | None, joint: JointOrder | None = None) -> None:
-    """Save what an interrupted search had, beside the target, and say so."""
+def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
+    """Save the best scheme of an interrupted search beside the target, and say so."""
     if best is None:
         typer.echo("interrupted: fewer than K codewords were known, nothing to save", err=True)
         return
     found = best.scheme
     target = target or default_path(found.num_classes, found.length, found.act, found.min_distance)
     partial = target.with_name(f"{target.stem}.partial.npy")
-    found.save(partial, provenance=_provenance(best, joint), force=True)
-    typer.echo(f"interrupted: the best scheme so far (spread {found.spread}) is in {partial}", err=True)
+    found.save(partial, provenance=_provenance(best), force=True)
+    sums = f"column sums {found.s_min}..{found.s_max}"
+    typer.echo(f"interrupted: the best scheme so far is in {partial} ({sums})", err=True)
 
 
-def _describe(result: SchemeResult, joint: JointOrder | None, target: Path, *, to_stderr: bool) -> None:
-    """Say what was found, how good it is, and where it is."""
+def _description(result: SchemeResult, target: Path) -> list[str]:
+    """Lines that say what was found, how good it is, and where it is."""
+    from codedtool.coding.scheme import best_spread
+
     found = result.scheme
     K, N, act = found.num_classes, found.length, found.act
-    lines = [f"K={K} codewords, N={N}, N_act={act} (r={found.ratio})"]
-    sums = f"{found.s_min}..{found.s_max} (spread {found.spread})"
+    evenness = "the least possible" if found.spread == best_spread(K, N, act) else "not the least possible"
     if K * act % N:
-        sums += f"; rK = {K * act / N:g} is not an integer, so spread 1 is the least possible"
-    lines.append(f"rule B  column sums {sums}")
-    lines.append(f"rule C  H_min = {found.min_distance}, {found.pairs_at_min} of {K * (K - 1) // 2} pairs at it")
+        evenness += f": {K} * {act} / {N} = {K * act / N:g} is no whole number"
     higher = result.next_bound
     if result.hmin_is_optimal:
-        proof = f"at most {higher.best} codewords at {higher.min_distance} ({higher.source} bound)"
-        lines.append(f"        the highest possible: {proof}")
+        proof = f"the highest possible: at most {higher.best} codewords are {higher.min_distance} apart"
+        proof += f" ({higher.source} bound)"
     else:
-        lines.append(
-            f"        not proved the highest: up to {higher.best} codewords at {higher.min_distance} are not excluded"
-        )
+        proof = f"not proved the highest: up to {higher.best} codewords {higher.min_distance} apart are not excluded"
+    lines = [
+        f"scheme            {K} classes, codewords of {N} digits with {act} ones each (N_act / N = {found.ratio})",
+        f"column sums       {found.s_min}..{found.s_max}, spread {found.spread} (rule B: even), {evenness}",
+        f"closest codewords differ in {found.min_distance} digits (rule C: H_min), {found.pairs_at_min} of "
+        f"{K * (K - 1) // 2} pairs do",
+        f"                  {proof}",
+    ]
     how = f"{result.method}, {result.selection}, seed {result.seed}"
     if result.greedy_size is not None:
-        how = f"|G| = {result.greedy_size} of {result.num_words} words; {how}"
-    lines.append(how)
+        how += f"; algorithm 1 keeps {result.greedy_size} of {result.num_words} words"
+    lines.append(f"chosen by         {how}")
+    joint = result.joint
     if joint is not None:
-        bound = "no order does better"
+        bound = "no order of the rows does better"
         if not joint.is_optimal:
             bound = f"not proved the best: up to {joint.bound.min_distance} is not excluded"
-        lines.append(f"jointly H_min = {joint.joint_min_distance}, {joint.pairs_at_joint_min} pairs at it; {bound}")
+        lines.append(
+            f"with the others   closest classes differ in {joint.joint_min_distance} digits of all schemes together, "
+            f"{joint.pairs_at_joint_min} pairs do; {bound}"
+        )
     if result.stopped is not None:
         lines.append(f"stopped by the {result.stopped}: a longer search may do better and may differ")
-    seconds = result.seconds
-    lines.append(f"wrote {target} in {seconds['total']:.2f} s")
-    for line in lines:
-        say(line, to_stderr=to_stderr)
+    lines.append(f"wrote {target} in {result.seconds['total']:.2f} s")
+    return lines

@@ -125,14 +125,17 @@ def print_table(table: Table, *, to_stderr: bool) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=Text(table.caption), title_justify="left", title_style="bold", box=None)
+    shown = RichTable(box=None)
     for number, heading in enumerate(table.header):
         # The first column tells the rows apart: it is never cut.
         shown.add_column(Text(heading), justify="right" if number else "left", no_wrap=number == 0)
     for row in table.rows:
         shown.add_row(*map(Text, row))
     stream = sys.stderr if to_stderr else sys.stdout
-    Console(file=stream, highlight=False, width=None if stream.isatty() else 240).print(shown)
+    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 240)
+    # Not the table's title, which would wrap at the table's width.
+    console.print(Text(table.caption, style="bold"))
+    console.print(shown)
 
 
 def say_left_out(reasons: Sequence[str], *, to_stderr: bool) -> None:

@@ -1,18 +1,27 @@
-"""What a search for a scheme returns, with its certificate, and what it raises when it is interrupted."""
+"""The result of a search for a scheme, with its certificate, and the exception of an interrupted search."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codedtool.budget import StopReason
 from codedtool.coding.bounds import UpperBound, upper_bound
 from codedtool.coding.scheme import CodingScheme
 
+if TYPE_CHECKING:
+    from codedtool.coding.orders.pairing import JointOrder
+
 
 @dataclass(frozen=True)
 class SchemeResult:
     """A found scheme, how it was found, and how good it is proved to be.
+
+    >>> from codedtool import find_scheme
+    >>> result = find_scheme(num_classes=6, length=6, act=3, min_distance=2)
+    >>> result.method, result.num_words, result.bound.best
+    ('lexicode', 20, 20)
 
     Attributes:
         scheme: the scheme, re-verified with numpy.
@@ -25,8 +34,10 @@ class SchemeResult:
         num_words: C(N, N_act).
         bound: upper bounds on the number of codewords at the scheme's own H_min.
         next_bound: the same at H_min + 2.
-        seconds: wall-clock seconds of "enumerate", "select" and "total".
-        stopped: why the search ended before its own end, or None.
+        seconds: wall-clock seconds of the whole search, over all distances tried: "enumerate" (listing words),
+            "select" (choosing K of them) and "total".
+        stopped: what cut the search short, or None.
+        joint: how the rows were ordered beside the companions, or None without companions.
     """
 
     scheme: CodingScheme
@@ -39,6 +50,33 @@ class SchemeResult:
     next_bound: UpperBound
     seconds: dict[str, float] = field(compare=False)
     stopped: StopReason | None = None
+    joint: JointOrder | None = None
+
+    @classmethod
+    def of(
+        cls,
+        scheme: CodingScheme,
+        *,
+        method: str,
+        selection: str,
+        seed: int,
+        seconds: dict[str, float],
+        greedy_size: int | None = None,
+        stopped: StopReason | None = None,
+    ) -> SchemeResult:
+        """The result with this scheme, and the bounds at its distance and at the next one."""
+        return cls(
+            scheme=scheme,
+            method=method,
+            selection=selection,
+            seed=seed,
+            greedy_size=greedy_size,
+            num_words=math.comb(scheme.length, scheme.act),
+            bound=upper_bound(scheme.length, scheme.act, scheme.min_distance),
+            next_bound=upper_bound(scheme.length, scheme.act, scheme.min_distance + 2),
+            seconds=seconds,
+            stopped=stopped,
+        )
 
     @property
     def hmin_is_optimal(self) -> bool:
@@ -56,7 +94,7 @@ class SchemeResult:
         )
 
     def provenance(self) -> dict[str, Any]:
-        """What a scheme's JSON records beside the table's own figures; the same for the same seed and versions."""
+        """The part of a scheme's JSON beside the table's own figures; the same for the same seed and versions."""
         return {
             "method": self.method,
             "selection": self.selection,
@@ -69,6 +107,7 @@ class SchemeResult:
                 "at_next_distance": asdict(self.next_bound),
             },
             "stopped": self.stopped,
+            **({} if self.joint is None else {"joint": self.joint.provenance()}),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +120,7 @@ class SchemeResult:
             "pairs_at_min": self.scheme.pairs_at_min,
             "distance_histogram": {str(d): n for d, n in self.scheme.distance_histogram.items()},
             "seconds": self.seconds,
+            "joint": None if self.joint is None else self.joint.provenance(),
         }
 
 

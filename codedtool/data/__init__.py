@@ -1,8 +1,8 @@
-"""Data sets, augmentation and batches (section 4.1); knows schemes' K, and no network."""
+"""Data sets, augmentation and batches (section 4.1)."""
 
 from codedtool.data.augmentation import Augmentation, Normalization, normalize
 from codedtool.data.loader import Batch, eval_batches, num_train_batches, train_batches
-from codedtool.data.sources import augmentation_for, load_dataset
+from codedtool.data.sources import load_dataset
 from codedtool.data.split import ImageData, Split, check_num_classes
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "ImageData",
     "Normalization",
     "Split",
-    "augmentation_for",
     "check_num_classes",
     "eval_batches",
     "load_dataset",

@@ -1,7 +1,8 @@
-"""Augmentation (section 4.1, appendix B): (seed, epoch, sample) decides what a training image becomes, nothing else.
+"""Augmentation (section 4.1, appendix B), determined by seed, epoch and sample alone.
 
-No worker, rank, order or batch does: so a run resumed in the middle of an epoch, or spread over devices, sees the same
-pixels. Images are uint8, channels last. The order is the paper's: crop, flip, RandAugment; then random erasing.
+Worker, rank, order and batch have no influence. So a run that was resumed in the middle of an epoch, or that is spread
+over devices, sees the same pixels. Images are uint8, channels last. The order is the paper's: crop, flip, RandAugment;
+then random erasing.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
-# Keeps these words apart from any other use of the same seed, epoch and sample ("augment" in ASCII).
+# Makes these words independent of other uses of the same seed, epoch and sample ("augment" in ASCII).
 _DOMAIN = np.uint64(0x6175676D656E74)
 
-# What each column of `sample_words` decides.
+# Columns of `sample_words`, and the decision that each is for.
 _TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING = range(6)
 _COLUMNS = np.array([_TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING], dtype=np.uint64)
 
-# Evaluation resizes to 256 before it crops 224, and in proportion for other sizes.
+# Evaluation resizes to 256 before it crops 224; other sizes are in proportion.
 EVAL_CROP_PART = 224 / 256
 
-# Timm's create_transform: how far RandAugment translates, as a part of the image's side.
+# Largest translation of RandAugment as a fraction of the image's side, from timm's create_transform.
 _TRANSLATE_PART = 0.45
 
 
@@ -52,15 +53,15 @@ class Augmentation:
     """How training images are varied; every part is off by default.
 
     Attributes:
-        crop_padding: black pixels added to each side before a random crop of the image's own size.
-        random_resized_crop: crop a random part (area 0.08..1, aspect 3/4..4/3) and resize it, as timm does with
-            random interpolation; without it an image of another size is resized and centre-cropped.
+        crop_padding: black pixels added on each side before a random crop to the image's own size.
+        random_resized_crop: crop a random part (area 0.08..1, aspect 3/4..4/3) and resize it with a random
+            interpolation, as in timm. Otherwise, images of another size are resized and centre-cropped.
         flip: probability of a horizontal flip.
-        randaugment: timm's policy, such as rand-m4-n3; empty: none.
+        randaugment: RandAugment policy in timm's notation, such as rand-m4-n3; empty: none.
         erasing: probability of random erasing (timm, mode pixel).
-        erasing_count: most rectangles erased.
-        normalization: its mean is what RandAugment fills with; erasing draws normal noise in its units, which is
-            then rounded and clipped to 0..255 as every pixel is.
+        erasing_count: largest number of erased rectangles.
+        normalization: RandAugment fills with its mean. Erasing draws normal noise in its units, rounded and clipped to
+            0..255.
     """
 
     normalization: Normalization
@@ -73,18 +74,18 @@ class Augmentation:
 
     @property
     def per_image(self) -> bool:
-        """Whether any part works image by image, which is slow, instead of on a whole batch at once."""
+        """Whether any part works image by image, which is slower than working on whole batches."""
         return self.random_resized_crop or bool(self.randaugment) or self.erasing > 0
 
 
 def normalize(images_BCHW: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """(x / 255 - mean) / std as float32, on the device and in the memory layout of the (B, 3, H, W) uint8 images."""
+    """Compute (x / 255 - mean) / std in float32 of (B, 3, H, W) uint8 images; device and memory layout stay."""
     scale_CHW, shift_CHW = _scale_and_shift(normalization, images_BCHW.device)
     return images_BCHW.to(torch.float32) * scale_CHW + shift_CHW
 
 
 def sample_words(indices_B: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.uint64]:
-    """The random words that decide the augmentation of each sample: (B, 6) uint64, from SplitMix64."""
+    """Draw the random words that determine the augmentation of each sample: (B, 6) uint64, from SplitMix64."""
     key = _mix(np.array([seed], dtype=np.uint64) + _DOMAIN)
     key = _mix(key + np.uint64(epoch))
     words_B = _mix(key + indices_B.astype(np.uint64))
@@ -94,7 +95,7 @@ def sample_words(indices_B: NDArray[np.int64], *, seed: int, epoch: int) -> NDAr
 def crop_and_flip(
     images_BHWC: NDArray[np.uint8], words_BS: NDArray[np.uint64], augmentation: Augmentation
 ) -> NDArray[np.uint8]:
-    """Pad with black, crop back to the same size at random, then flip at random; returns a new (B, H, W, C) array."""
+    """Pad with black, crop to the original size at random, then flip at random; returns a new (B, H, W, C) array."""
     pad = augmentation.crop_padding
     flips_B = (words_BS[:, _FLIP] >> np.uint64(11)) < np.uint64(int(augmentation.flip * 2**53))
     if pad == 0:
@@ -114,9 +115,9 @@ def crop_and_flip(
 def rand_augment(
     images_BHWC: NDArray[np.uint8], words_BS: NDArray[np.uint64], augmentation: Augmentation
 ) -> NDArray[np.uint8]:
-    """timm's RandAugment (Cubuk et al., 2020) of each image.
+    """Apply timm's RandAugment (Cubuk et al., 2020) to each image.
 
-    As timm, not as the original: every chosen operation is applied with probability 0.5 and magnitudes run to 10.
+    timm differs from the original: it applies every chosen operation with probability 0.5, and magnitudes end at 10.
 
     Raises:
         InputError: timm does not know the policy.
@@ -133,7 +134,7 @@ def rand_augment(
 def erase(
     images_BHWC: NDArray[np.uint8], words_BS: NDArray[np.uint64], augmentation: Augmentation
 ) -> NDArray[np.uint8]:
-    """timm's random erasing (Zhong et al., 2020), mode pixel, of each image."""
+    """Apply timm's random erasing (Zhong et al., 2020), mode pixel, to each image."""
     from timm.data.random_erasing import RandomErasing
 
     erasing = RandomErasing(
@@ -153,7 +154,7 @@ def erase(
 def augment(
     images_BHWC: NDArray[np.uint8], words_BS: NDArray[np.uint64], augmentation: Augmentation
 ) -> NDArray[np.uint8]:
-    """Everything that follows `resized_crop`: crop, flip, RandAugment, erasing, in this order."""
+    """Apply all parts that come after `resized_crop`: crop, flip, RandAugment and erasing, in this order."""
     images_BHWC = crop_and_flip(images_BHWC, words_BS, augmentation)
     if augmentation.randaugment:
         images_BHWC = rand_augment(images_BHWC, words_BS, augmentation)
@@ -163,7 +164,7 @@ def augment(
 
 
 def resized_crop(image: Image.Image, word_S: NDArray[np.uint64], size: int) -> Image.Image:
-    """A random part of the image, resized to (size, size) (Szegedy et al., 2015), decided by one sample's words."""
+    """Crop a random part and resize it to (size, size) (Szegedy et al., 2015); the sample's words determine it."""
     from timm.data.transforms import RandomResizedCropAndInterpolation
 
     crop = RandomResizedCropAndInterpolation(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="random")
@@ -173,9 +174,9 @@ def resized_crop(image: Image.Image, word_S: NDArray[np.uint64], size: int) -> I
 
 
 def centre_crop(image: Image.Image, size: int, *, part: float) -> Image.Image:
-    """The image resized (bicubic) so that its shorter side is size / part, and the (size, size) centre of that.
+    """Resize the image (bicubic) until its shorter side is size / part, and crop the (size, size) centre.
 
-    An image that already is (size, size) is returned as it is. Sizes are rounded as torchvision and timm do.
+    An image of (size, size) is returned unchanged. Sizes are rounded as in torchvision and timm.
     """
     if image.size == (size, size):
         return image
@@ -188,7 +189,7 @@ def centre_crop(image: Image.Image, size: int, *, part: float) -> Image.Image:
 
 @contextmanager
 def restored_random_states() -> Iterator[None]:
-    """Give Python's, numpy's and torch's global generators back as they were: timm draws from all three."""
+    """Restore the global generators of Python, numpy and torch at the end: timm draws from all three."""
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     try:
         yield
@@ -201,12 +202,12 @@ def restored_random_states() -> Iterator[None]:
 def _seed_everything(word: int) -> None:
     random.seed(word)
     np.random.seed(word & 0xFFFFFFFF)
-    # Not torch.manual_seed: that would seed, and in a worker queue up, every CUDA device too.
+    # torch.manual_seed would also seed every CUDA device, or queue that up in a worker.
     torch.default_generator.manual_seed(word)
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's output for each state; overflow wraps."""
+    """Compute SplitMix64's output for each state; overflow wraps around."""
     words = words + _INCREMENT
     words = (words ^ (words >> np.uint64(30))) * _FIRST
     words = (words ^ (words >> np.uint64(27))) * _SECOND
@@ -215,7 +216,7 @@ def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @cache
 def _rand_augment(policy: str, size: int, normalization: Normalization) -> Callable[[Image.Image], Any]:
-    """timm's RandAugment with the settings of its own create_transform: fill and translation as for this size."""
+    """Build timm's RandAugment with the settings of its create_transform for images of this size."""
     from timm.data.auto_augment import posterize, rand_augment_transform
 
     settings = {
@@ -226,7 +227,7 @@ def _rand_augment(policy: str, size: int, normalization: Normalization) -> Calla
         transform = rand_augment_transform(policy, settings)
     except (AssertionError, ValueError, KeyError) as error:
         raise InputError(
-            f"RandAugment policy {policy!r} is unknown to timm ({error or 'see timm.data.auto_augment'}); "
+            f"`randaugment` policy {policy!r} is unknown to timm ({error or 'see timm.data.auto_augment'}); "
             "write it as rand-mMAGNITUDE-nLAYERS, such as rand-m4-n3"
         ) from None
     for operation in transform.ops:
@@ -236,10 +237,10 @@ def _rand_augment(policy: str, size: int, normalization: Normalization) -> Calla
 
 
 def _posterize(image: Image.Image, num_bits: int, **_: Any) -> Image.Image:
-    """timm's posterize; keeping 0 bits gives black, as it did before Pillow 13 refused it.
+    """Apply timm's posterize; keeping 0 bits gives a black image, as it did before Pillow 13 refused it.
 
-    At magnitudes below 2.5, and so in the paper's policy for CIFAR-100, timm asks for 0 bits: of its images a 30th is
-    black.
+    timm asks for 0 bits at magnitudes below 2.5, which includes the paper's policy for CIFAR-100: one in 30 of its
+    images is black.
     """
     from timm.data.auto_augment import posterize
 
@@ -248,7 +249,7 @@ def _posterize(image: Image.Image, num_bits: int, **_: Any) -> Image.Image:
 
 @cache
 def _scale_and_shift(normalization: Normalization, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(3, 1, 1) float32 each, so that uint8 * scale + shift is normalised; kept, so that no step waits for a copy."""
+    """Compute (3, 1, 1) float32 tensors so that uint8 * scale + shift is normalised; cached, so no step copies them."""
     mean, std = torch.tensor((normalization.mean, normalization.std), dtype=torch.float64)[:, :, None, None]
     scale, shift = 1 / (255 * std), -mean / std
     return scale.to(torch.float32).to(device), shift.to(torch.float32).to(device)

@@ -28,10 +28,16 @@ _TIMEOUT_SECONDS = 30
 
 
 def load_cifar(name: str, *, data_dir: Path, download: bool, progress: Progress) -> ImageData:
-    """Read CIFAR-10 or CIFAR-100 from ``data_dir``, where its archive is unpacked, and fetched, if need be.
+    """Read CIFAR-10 or CIFAR-100 from ``data_dir``; unpack or fetch its archive if necessary.
+
+    Args:
+        name: cifar10 or cifar100.
+        data_dir: folder of the archive and of the unpacked data set.
+        download: fetch the archive if it is missing.
+        progress: called with the state of the work.
 
     Raises:
-        InputError: it is not there and may not or cannot be fetched, or what was fetched is damaged.
+        InputError: the data set is missing and may not or cannot be fetched, or the fetched archive is damaged.
     """
     source, normalization = _SETS[name]
     data = _read(source, name, data_dir, normalization)
@@ -42,7 +48,7 @@ def load_cifar(name: str, *, data_dir: Path, download: bool, progress: Progress)
         if not download:
             raise InputError(
                 f"no {name} in {data_dir.absolute()}: looked for the folder {source.base_folder} and the archive "
-                f"{source.filename} (md5 {source.tgz_md5}); train without --no-download to fetch it, or run: "
+                f"{source.filename} (md5 {source.tgz_md5}); allow the download, or run: "
                 f"curl --create-dirs -o {shlex.quote(str(archive))} {source.url}"
             )
         _fetch(source, archive, progress)
@@ -54,12 +60,12 @@ def load_cifar(name: str, *, data_dir: Path, download: bool, progress: Progress)
         raise InputError(f"cannot unpack {archive} into {data_dir.absolute()}: {error}") from None
     data = _read(source, name, data_dir, normalization)
     if data is None:
-        raise InputError(f"{archive} unpacked to something else than {name}: remove it and {source.base_folder}")
+        raise InputError(f"{archive} does not contain {name}: remove it and the folder {source.base_folder}")
     return data
 
 
 def _read(source: type[CIFAR10], name: str, data_dir: Path, normalization: Normalization) -> ImageData | None:
-    """The data set in ``data_dir``; None where it is missing or its checksums are wrong."""
+    """Read the data set from ``data_dir``; None if it is missing or its checksums are wrong."""
     try:
         train, val = (source(data_dir, train=train) for train in (True, False))
     except RuntimeError:
@@ -79,7 +85,7 @@ def _split(part: CIFAR10) -> Split:
 
 
 def _intact(path: Path, md5: str) -> bool:
-    """Whether the file is there and has this checksum."""
+    """Whether the file exists and has this checksum."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:
@@ -87,9 +93,9 @@ def _intact(path: Path, md5: str) -> bool:
 
 
 def _fetch(source: type[CIFAR10], archive: Path, progress: Progress) -> None:
-    """Download the archive to its place, by way of a temporary name, and check it."""
+    """Download the archive under a temporary name, check it, and rename it."""
     temporary = archive.with_name(f".{archive.name}.{os.getpid()}.tmp")
-    by_hand = f"download {source.url} to {archive.absolute()} by hand, or use --data folder:PATH or digits"
+    by_hand = f"download {source.url} to {archive.absolute()} by hand, or use another data set (folder:PATH, digits)"
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(source.url, timeout=_TIMEOUT_SECONDS) as reply, temporary.open("wb") as stream:
@@ -102,7 +108,7 @@ def _fetch(source: type[CIFAR10], archive: Path, progress: Progress) -> None:
                 progress(f"fetching {source.url}", done, total, f"{done / 1e6:.0f} MB")
         if not _intact(temporary, source.tgz_md5):
             raise InputError(
-                f"what {source.url} sent does not have the md5 {source.tgz_md5} and was removed; "
+                f"the file from {source.url} does not have the md5 {source.tgz_md5} and was removed; "
                 f"try again, or {by_hand}"
             )
         os.replace(temporary, archive)

@@ -1,4 +1,4 @@
-"""`folder:PATH`: images in class folders below train/ and val/, ImageNet's layout; in memory where they fit."""
+"""`folder:PATH`: images in class folders below train/ and val/ (ImageNet's layout), in memory if they fit."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from codedtool.errors import InputError
 
 IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-# Images of one size are kept decoded up to this many bytes, both splits together.
+# Images of one size are kept decoded in memory up to this many bytes, both splits together.
 MEMORY_LIMIT = 1 << 30
 
-# Images whose size is looked at before all are decoded in the hope that they have one.
+# Number of images whose size is compared before all images are decoded.
 _NUM_PROBES = 32
 
-# What Pillow raises for files that are missing, are no images, or end early.
+# Errors that Pillow raises for files that are missing, are no images, or end early.
 _READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 _LAYOUT = (
-    "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; pass --data folder:PATH with a folder that does, "
-    "or --data synthetic:K, which needs no files"
+    "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; name a folder that does (folder:PATH), "
+    "or use synthetic:K, which needs no files"
 )
 
 
@@ -41,16 +41,19 @@ class _SizesDifferError(Exception):
 
 
 def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, progress: Progress) -> ImageData:
-    """Find the images below ``path``/train and ``path``/val; classes are the names of their folders, sorted.
+    """Find the images below ``path``/train and ``path``/val; the classes are the sorted names of their folders.
 
-    Images of one size that fit into `MEMORY_LIMIT` are decoded now, in threads; others when they are needed.
+    If all images have one size and fit into `MEMORY_LIMIT`, they are decoded now, in threads; otherwise each file is
+    read when a batch needs it.
 
     Args:
-        skip_bad_images: leave out unreadable images, with a warning that counts them.
-        val_only: do not look at ``path``/train; the training split is empty.
+        path: the folder.
+        skip_bad_images: skip unreadable images, with a warning that counts them.
+        val_only: do not read ``path``/train; the training split is empty.
+        progress: called with the state of the work.
 
     Raises:
-        InputError: a missing folder, class lists that differ, a class without images, an unreadable image.
+        InputError: a missing folder, class lists that differ, a class without images, or an unreadable image.
     """
     if not path.is_dir():
         raise InputError(f"folder:{path}: no folder {path.absolute()}; {_LAYOUT}")
@@ -76,18 +79,19 @@ def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, pr
     )
 
 
-def read_image(path: str | Path, *, fix: str = "replace or remove it, or pass --skip-bad-images") -> Image.Image:
-    """The image in a file, as RGB; of 16-bit grey values the upper 8 bits.
+def read_image(path: str | Path, *, fix: str = "replace or remove it, or set `skip_bad_images`") -> Image.Image:
+    """Read the image in a file as RGB; 16-bit grey values keep their upper 8 bits.
 
     Args:
-        fix: what the error's message advises.
+        path: the file.
+        fix: advice at the end of the error's message.
 
     Raises:
-        InputError: it cannot be read, or its pixels have no agreed range; names the file.
+        InputError: the file cannot be read, or its pixels have no agreed range.
     """
     try:
         with Image.open(path) as image:
-            # Pillow's own conversion would clip all of these to 255, without a word.
+            # Pillow's own conversion would silently clip all of these to 255.
             if image.mode in ("I", "F"):
                 raise ValueError(f"pixels of Pillow's mode {image.mode} have no agreed range; save it with 8 bits")
             if image.mode.startswith("I;16"):
@@ -98,7 +102,7 @@ def read_image(path: str | Path, *, fix: str = "replace or remove it, or pass --
 
 
 def _find(folder: Path, progress: Progress) -> tuple[tuple[str, ...], list[str], NDArray[np.int64]]:
-    """The classes below one split's folder, and the files and classes of its images, sorted by class and name."""
+    """List the classes of one split's folder, and the files and classes of its images, sorted by class and name."""
     if not folder.is_dir():
         raise InputError(f"folder:{folder.parent}: no folder {folder.absolute()}; {_LAYOUT}")
     progress(f"listing {folder}", 0, None)
@@ -121,7 +125,7 @@ def _find(folder: Path, progress: Progress) -> tuple[tuple[str, ...], list[str],
 
 
 def _check_same(path: Path, train: Sequence[str], val: Sequence[str]) -> None:
-    """Raise InputError that names the first class that train and val do not share."""
+    """Raise InputError if train and val have different classes; the message names the first such class."""
     for name in sorted(set(train) ^ set(val)):
         has, lacks = ("train", "val") if name in train else ("val", "train")
         raise InputError(
@@ -138,7 +142,7 @@ def _in_memory(
     skip_bad_images: bool,
     progress: Progress,
 ) -> tuple[Split, Split]:
-    """Both splits decoded; raises _SizesDifferError where the images have several sizes, or are too many."""
+    """Decode both splits; raises _SizesDifferError if the images have several sizes or do not fit into memory."""
     files = [*train_files, *val_files]
     height, width = _common_size(files)
     if len(files) * height * width * 3 > MEMORY_LIMIT:
@@ -148,7 +152,7 @@ def _in_memory(
     if errors and not skip_bad_images:
         raise errors[min(errors)]
     if errors:
-        warnings.warn(f"{len(errors)} images were left out, the first: {errors[min(errors)]}", stacklevel=4)
+        warnings.warn(f"{len(errors)} images were skipped, the first: {errors[min(errors)]}", stacklevel=4)
     good = np.ones(len(files), dtype=bool)
     good[list(errors)] = False
     splits = []
@@ -165,14 +169,14 @@ def _in_memory(
 
 
 def _common_size(files: list[str]) -> tuple[int, int]:
-    """(height, width) of a few images all over the list; raises _SizesDifferError where they are not the same."""
+    """Find the (height, width) of a sample of the images; raises _SizesDifferError if they differ."""
     sizes = set()
     for number in np.linspace(0, len(files) - 1, _NUM_PROBES).astype(int):
         try:
             with Image.open(files[number]) as image:
                 sizes.add(image.size)
         except _READ_ERRORS:
-            continue  # Decoding names it, or leaves it out.
+            continue  # Decoding will report or skip it.
     if len(sizes) > 1:
         raise _SizesDifferError
     if not sizes:
@@ -183,7 +187,7 @@ def _common_size(files: list[str]) -> tuple[int, int]:
 
 
 def _decode(files: list[str], images: NDArray[np.uint8], progress: Progress) -> dict[int, InputError]:
-    """Decode every file into its row of ``images``; returns number -> error of those that cannot be read."""
+    """Decode every file into its row of ``images``; returns row -> error for files that cannot be read."""
 
     def decode(number: int) -> InputError | None:
         try:

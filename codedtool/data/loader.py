@@ -1,7 +1,7 @@
-"""Batches: an exact order, an exact share for every rank, and the same pixels for any number of worker processes.
+"""Batches of images; their order, ranks' shares and pixels do not depend on the number of worker processes.
 
-A worker gets one whole batch to prepare, with everything that decides it (pixels or file names, and the random words
-of each sample), and keeps no state; so workers need no seeds, and none of the data set is copied to them.
+A worker gets everything that determines one whole batch (pixels or file names, and the random words of each sample) and
+keeps no state. So workers need no seeds, and the data set is not copied to them.
 Shape suffixes: B images of a batch (on this rank), H, W, C height, width, channels.
 """
 
@@ -32,8 +32,8 @@ class Batch(NamedTuple):
     """One rank's part of one batch.
 
     Attributes:
-        images: (B, 3, H, W) uint8, channels last in memory; `normalize` makes the network's input of them, on the
-            device, for as float32 they would be four times the bytes to copy there.
+        images: (B, 3, H, W) uint8, channels last in memory. `normalize` turns them into the network's input on the
+            device, because float32 would be four times as many bytes to copy.
         targets: (B,) int64 classes.
         indices: (B,) int64 numbers of the images in their split.
     """
@@ -44,17 +44,17 @@ class Batch(NamedTuple):
 
 
 def num_train_batches(split: Split, batch_size: int) -> int:
-    """Whole batches of an epoch: the images left over at the end of its order are not used in it.
+    """Count the whole batches of an epoch; remaining images at the end of its order are not used in it.
 
     Raises:
-        InputError: there is not one.
+        InputError: there is no whole batch.
     """
     if batch_size < 1:
-        raise InputError(f"batch size must be at least 1, got {batch_size}")
+        raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
     if batch_size > len(split):
         raise InputError(
-            f"batch size {batch_size} is more than the {len(split)} training images, so there is not one whole "
-            f"batch; pass --batch-size {len(split)} or less"
+            f"`batch_size` {batch_size} is more than the {len(split)} training images, so there is no whole batch; "
+            f"lower it to {len(split)} or less"
         )
     return len(split) // batch_size
 
@@ -73,25 +73,28 @@ def train_batches(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """One epoch of training: images in the order of (seed, epoch), augmented by (seed, epoch, index).
+    """Make the batches of one epoch of training.
+
+    The order of the images depends on (seed, epoch), and an image's augmentation on (seed, epoch, index), alone.
 
     Args:
         split: the images.
         augmentation: how they are varied.
-        size: side of the images that come out, in pixels.
-        batch_size: images per batch over all ranks; only whole batches are given (`num_train_batches`).
-        seed, epoch: decide everything random; at least 0.
-        start_batch: batches of the epoch to leave out; nothing of them is read.
-        rank, world_size: this rank gets rows rank, rank + world_size, … of every batch.
-        num_workers: processes that prepare batches; not used where whole batches are made at once faster.
+        size: side of the resulting images, in pixels.
+        batch_size: images per batch, all ranks together; only whole batches are made (`num_train_batches`).
+        seed, epoch: numbers that determine everything random; at least 0.
+        start_batch: skip this many batches at the start of the epoch; none of their images are read.
+        rank, world_size: this rank gets rows rank, rank + world_size, ... of every batch.
+        num_workers: processes that prepare batches; unused when whole batches are quick to make in this process.
         pin_memory: put batches in page-locked memory, for CUDA; only with workers.
 
     Raises:
-        InputError: no whole batch, fewer images in it than ranks, an unreadable image, an unknown policy.
+        InputError: no whole batch, fewer images in a batch than ranks, an unreadable image, or an unknown
+            RandAugment policy.
     """
     num_batches = num_train_batches(split, batch_size)
     if batch_size < world_size:
-        raise InputError(f"batch size {batch_size} leaves nothing for some of {world_size} ranks; make it larger")
+        raise InputError(f"`batch_size` {batch_size} leaves nothing for some of {world_size} ranks; raise it")
     order = np.random.default_rng((seed, epoch)).permutation(len(split))
     rows = [order[number * batch_size :][:batch_size][rank::world_size] for number in range(start_batch, num_batches)]
     jobs = (_job(split, indices, sample_words(indices, seed=seed, epoch=epoch)) for indices in rows)
@@ -110,18 +113,19 @@ def eval_batches(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Every image once over all ranks, in order and not augmented: rank r gets images r, r + world_size, …
+    """Make batches of every image once, in order and not augmented: rank r gets images r, r + world_size, ...
 
     Args:
-        size: side of the images that come out; others are resized to size * 256 / 224 and centre-cropped.
-        batch_size: images per batch over all ranks; the last one is smaller, and ranks may differ by one batch.
-        Others: as for `train_batches`.
+        split, rank, world_size, num_workers, pin_memory: as for `train_batches`.
+        size: side of the resulting images, in pixels; others are resized to size * 256 / 224 and centre-cropped.
+        batch_size: images per batch, all ranks together. The last batch may be smaller, and some ranks may have one
+            batch less.
 
     Raises:
-        InputError: an unreadable image, a batch size below 1.
+        InputError: an unreadable image, or a batch size below 1.
     """
     if batch_size < 1:
-        raise InputError(f"batch size must be at least 1, got {batch_size}")
+        raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
     mine = np.arange(rank, len(split), world_size)
     step = max(1, batch_size // world_size)
     jobs = (_job(split, mine[start : start + step], None) for start in range(0, len(mine), step))
@@ -131,7 +135,7 @@ def eval_batches(
 
 
 class _Job(NamedTuple):
-    """All that decides one batch."""
+    """Everything that determines one batch."""
 
     images: NDArray[np.uint8] | list[str]
     targets: NDArray[np.int64]
@@ -140,7 +144,7 @@ class _Job(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """A batch, and the images that were left out of it: what the reader said of each."""
+    """A batch, and the error messages of the images that were skipped."""
 
     batch: Batch
     skipped: list[str]
@@ -154,14 +158,14 @@ def _job(split: Split, indices_B: NDArray[np.int64], words_BS: NDArray[np.uint64
 
 @dataclass(frozen=True)
 class _Prepare(Dataset[_Prepared | InputError]):
-    """Makes batches of jobs, in this process or in a worker; a data set whose "index" is the job itself."""
+    """Turns jobs into batches, in this process or in a worker; a data set whose "index" is the job itself."""
 
     size: int
     augmentation: Augmentation | None
     skip_bad_images: bool
 
     def __getitem__(self, job: _Job) -> _Prepared | InputError:
-        """The batch; an InputError is returned, for a worker's exception would reach the user as a traceback."""
+        """Make the batch; an InputError is returned, because an exception in a worker would end in a traceback."""
         try:
             return self._batch(job)
         except InputError as error:
@@ -193,7 +197,7 @@ class _Prepare(Dataset[_Prepared | InputError]):
         return self.augmentation is not None and self.augmentation.random_resized_crop
 
     def _sized(self, source: NDArray[np.uint8] | str, word_S: NDArray[np.uint64] | None) -> NDArray[np.uint8]:
-        """One image of (size, size): cropped at random, for training that does so, or in the centre."""
+        """Make one image of (size, size), cropped at random if the augmentation says so, else in the centre."""
         image = read_image(source) if isinstance(source, str) else Image.fromarray(source)
         if self._resizes and word_S is not None:
             return np.asarray(resized_crop(image, word_S, self.size))
@@ -201,7 +205,7 @@ class _Prepare(Dataset[_Prepared | InputError]):
 
 
 def _run(jobs: Iterator[_Job], prepare: _Prepare, *, num_workers: int, pin_memory: bool) -> Iterator[Batch]:
-    """The batches of the jobs, in order; warns at the end of the images that were left out."""
+    """Yield the batches of the jobs, in order, and warn at the end if images were skipped."""
     prepared = (
         map(prepare.__getitem__, jobs) if num_workers == 0 else _in_workers(jobs, prepare, num_workers, pin_memory)
     )
@@ -212,13 +216,13 @@ def _run(jobs: Iterator[_Job], prepare: _Prepare, *, num_workers: int, pin_memor
         skipped += result.skipped
         yield result.batch
     if skipped:
-        warnings.warn(f"{len(skipped)} images were left out, the first: {skipped[0]}", stacklevel=2)
+        warnings.warn(f"{len(skipped)} images were skipped, the first: {skipped[0]}", stacklevel=2)
 
 
 def _in_workers(
     jobs: Iterator[_Job], prepare: _Prepare, num_workers: int, pin_memory: bool
 ) -> Iterator[_Prepared | InputError]:
-    """``prepare`` of every job, in order, by ``num_workers`` processes.
+    """Let ``num_workers`` processes prepare the jobs; yields their results in order.
 
     Raises:
         InputError: the system ended a worker.
@@ -232,25 +236,26 @@ def _in_workers(
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         multiprocessing_context=_context(),
-        # Without one of its own, the loader would draw from torch's global generator.
+        # Without its own generator, the loader would draw from torch's global one.
         generator=torch.Generator(),
     )
     try:
         yield from loader
     except (RuntimeError, EOFError, OSError) as error:
-        # A worker that is gone shows as torch's RuntimeError, or as a broken pipe when it was sending a batch.
+        # A dead worker shows as torch's RuntimeError, or as a broken pipe if it was sending a batch.
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
         raise InputError(
             f"a process that prepares images was ended by the system ({error!r}); it ran out of memory or of shared "
-            "memory: pass a smaller --num-workers, or give a container more (docker run --shm-size)"
+            "memory: lower `num_workers`, or give the container more shared memory (docker run --shm-size)"
         ) from None
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """How workers start: forked off a clean server that has the imports done, where the system can.
+    """Choose how workers start: forked from a clean server process that has done the imports, if the system can.
 
-    Not forked off this process: it may hold threads (CUDA, XLA, numba's OpenMP pool) that do not survive a fork.
+    Workers are not forked from this process: it may hold threads (CUDA, XLA, numba's OpenMP pool) that do not survive
+    a fork.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -260,10 +265,11 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which may want a batch to finish its step, but never outlive that process.
+    """Let a worker ignore Ctrl-C, and end when the main process ends.
 
-    torch's own watch looks at the process that forked this one, which here is the server; and the server lives as
-    long as its children do, so after a kill -9 both would stay for ever.
+    The main process may still need a batch to finish its step after Ctrl-C. torch's own watchdog watches the process
+    that forked the worker, which here is the server. The server lives as long as its children, so after a kill -9 of
+    the main process both would stay forever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_main, daemon=True).start()

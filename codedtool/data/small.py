@@ -1,4 +1,4 @@
-"""Data sets that need no file: scikit-learn's `digits`, which are real, and `synthetic:K`, which is not."""
+"""Data sets that need no files: scikit-learn's real `digits`, and made-up images (`synthetic:K`)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from numpy.typing import NDArray
 from codedtool.data.augmentation import Normalization
 from codedtool.data.split import ImageData, Split
 
-# Every fifth image of a class, after a fixed shuffle, is for validation.
+# After a fixed shuffle, every fifth image of a class is for validation.
 _DIGITS_VAL_PART = 5
 
-# Of the training split's pixels, to four digits; the three channels are the same.
+# Statistics of the training split's pixels, to four digits; the three channels are equal.
 _DIGITS_NORMALIZATION = Normalization((0.3052, 0.3052, 0.3052), (0.3756, 0.3756, 0.3756))
 
 SYNTHETIC_SIDE = 16
 _SYNTHETIC_TRAIN, _SYNTHETIC_VAL = 64, 16
-# What uniform colours at an average brightness of 0.8 have, for any K.
+# Statistics of uniform colours with a mean brightness of 0.8, for any K.
 _SYNTHETIC_NORMALIZATION = Normalization((0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
 
-# Pixels of one cell of the coarse grid that a class prototype is.
+# Side, in pixels, of one cell of the coarse grid of colours that is a class's pattern.
 _SYNTHETIC_CELL = 4
 
 
 def load_digits() -> ImageData:
-    """The 1,797 handwritten digits of 8x8 pixels that come with scikit-learn (Alpaydin & Kaynak, UCI, 1998).
+    """Load the 1,797 handwritten digits of 8x8 pixels that scikit-learn contains (Alpaydin & Kaynak, UCI, 1998).
 
-    Grey values 0..16 are scaled to 0..255 and repeated in three channels. There is no official split of them: after a
-    fixed shuffle, a fifth of every class is for validation, so both splits have the same writers.
+    Grey values 0..16 are scaled to 0..255 and repeated in three channels. There is no official split: after a fixed
+    shuffle, a fifth of every class is for validation, so both splits contain the same writers.
     """
     from sklearn.datasets import load_digits as read_digits
 
@@ -52,10 +52,10 @@ def load_digits() -> ImageData:
 
 
 def make_synthetic(num_classes: int) -> ImageData:
-    """K = ``num_classes`` classes of made-up 16x16 images, the same in every call: a class's own pattern and noise.
+    """Make up K = ``num_classes`` classes of 16x16 images; every call gives the same images.
 
-    A pattern is a coarse grid of random colours; an image shows it with random brightness and noise. 64 training and
-    16 validation images per class.
+    A class has a pattern, a coarse grid of random colours. Its images show the pattern with random brightness and
+    noise: 64 for training and 16 for validation.
     """
     cells = SYNTHETIC_SIDE // _SYNTHETIC_CELL
     prototypes = np.random.default_rng((0, num_classes)).random((num_classes, cells, cells, 3), dtype=np.float32)

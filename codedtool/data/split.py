@@ -1,4 +1,4 @@
-"""What a data set is once it is found: `Split` and `ImageData`."""
+"""The types of a loaded data set: `Split` and `ImageData`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from codedtool.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images of one split and their classes.
+    """Images of one split and their classes.
 
     Attributes:
-        images: (n, H, W, 3) uint8 in memory, or the n files' paths, which are read when a batch needs them.
+        images: (n, H, W, 3) uint8 in memory, or the paths of n files, which are read when a batch needs them.
         targets: (n,) int64 classes, 0..K-1.
-        skip_bad_images: leave an unreadable file out of its batch, with a warning, instead of stopping.
+        skip_bad_images: skip an unreadable file, with a warning, instead of stopping.
     """
 
     images: NDArray[np.uint8] | tuple[str, ...]
@@ -30,11 +30,11 @@ class Split:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(height, width) of images in memory; None for files, which may differ."""
+        """(height, width) of images in memory; None for files, whose sizes may differ."""
         return self.images.shape[1:3] if isinstance(self.images, np.ndarray) else None
 
     def first_of_each_class(self, count: int) -> Split:
-        """The first ``count`` images of every class, in the order they have here; a class with fewer keeps all."""
+        """Keep the first ``count`` images of every class, or all of a smaller class; the order stays the same."""
         kept = np.sort(np.concatenate([np.flatnonzero(self.targets == k)[:count] for k in np.unique(self.targets)]))
         if isinstance(self.images, np.ndarray):
             return replace(self, images=self.images[kept], targets=self.targets[kept])
@@ -46,11 +46,12 @@ class ImageData:
     """A data set.
 
     Attributes:
-        name: as it was asked for, such as cifar10 or folder:PATH.
-        description: one line for people; says when the images are not real.
-        classes: the class names; row k of a scheme is ``classes[k]``.
-        train, val: the splits.
-        normalization: the set's own statistics; images are not normalised, so that another set's can be used.
+        name: name given to `load_dataset`, such as cifar10 or folder:PATH.
+        description: one line for people; says so if the images are not real.
+        classes: class names; row k of a scheme belongs to ``classes[k]``.
+        train, val: the two splits.
+        normalization: mean and standard deviation of the data set. The images themselves are not normalised, because a
+            network normalises all images with the statistics of its own training data.
     """
 
     name: str
@@ -62,9 +63,9 @@ class ImageData:
 
 
 def check_num_classes(data: ImageData, num_classes: int) -> None:
-    """Raise InputError unless the data set has one class for each of a scheme's K = ``num_classes`` codewords."""
+    """Raise InputError unless the data set has K = ``num_classes`` classes, one per codeword of a scheme."""
     if len(data.classes) != num_classes:
         raise InputError(
             f"the scheme has K = {num_classes} codewords, the data set {data.name} has {len(data.classes)} classes; "
-            "row k is class k, so the two must agree: choose another --scheme or --data"
+            "row k is class k, so the two numbers must be equal: choose another scheme or another data set"
         )

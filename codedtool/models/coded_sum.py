@@ -1,4 +1,4 @@
-"""The end of a coded block: energies, coding loss, masks and the sum over subNNs, in place of its last convolution."""
+"""The end of a coded block: its last convolution, with energies, coding loss, masks and the sum over subNNs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ from codedtool.models.variant import PAPER, Variant
 
 
 class CodedOutput(NamedTuple):
-    """What `CodedSum` gives: the sum (B, C, H, W), E(tbar_n) (B, N), and the coding loss (None without targets)."""
+    """Result of `CodedSum`.
+
+    Attributes:
+        sum: sum over the subNNs, (B, C, H, W).
+        energies: E(tbar_n), (B, N).
+        loss: coding loss, a scalar; None without targets.
+    """
 
     sum: torch.Tensor
     energies: torch.Tensor
@@ -31,16 +37,26 @@ class CodedOutput(NamedTuple):
 
 
 class CodedSum(nn.Module):
-    """The last 1x1 convolutions of N subNNs with Energy Normalization, coding loss and dropSubNNs, then the sum.
+    """The last 1x1 convolution of N subNNs, with Energy Normalization, coding loss and dropSubNNs, and their sum.
 
-    Its weight is that of the ordinary 1x1 convolution N*d -> C that it replaces (`conv.weight`, no bias), and so is its
-    cost (section 3.1 without materialising the N outputs).
+    It computes section 3.1 without holding the N outputs in memory. Weights (`conv.weight`, no bias) and cost are those
+    of the ordinary 1x1 convolution from N*d to C channels.
 
     Args:
-        subnn_channels: d, bottleneck channels of each subNN.
-        out_channels: C.
-        scheme: row k names the subNNs of class k.
-        variant: the ablations; ``concatenate`` is `CodedConcatenation`'s.
+        subnn_channels: d, the bottleneck channels of one subNN.
+        out_channels: C, the output channels.
+        scheme: the coding scheme; row k marks the subNNs of class k.
+        variant: the ablations; for ``concatenate`` use `CodedConcatenation`.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from codedtool.coding.scheme import CodingScheme
+        >>> end = CodedSum(4, 8, CodingScheme(np.array([[1, 1, 0, 0], [0, 0, 1, 1]], dtype=np.uint8)))
+        >>> result = end(torch.ones(1, 16, 2, 2), torch.tensor([0]))
+        >>> result.sum.shape, result.energies.shape
+        (torch.Size([1, 8, 2, 2]), torch.Size([1, 4]))
+        >>> end.decode(torch.tensor([[0.1, 0.3, 2.0, 1.6]])).tolist()
+        [1]
     """
 
     scheme_KN: torch.Tensor
@@ -50,13 +66,13 @@ class CodedSum(nn.Module):
     ) -> None:
         super().__init__()
         self.num_subnns = scheme.length
-        # Fewer only in a network pruned to one class; the energy average stays over the original N.
+        # A network pruned to one class has fewer subNNs present; the mean energy is still taken over N.
         self.num_present = scheme.length
         self.ratio = float(scheme.ratio)
         self.variant = variant
         self.scheme = scheme
         self.conv = self._convolution(subnn_channels, out_channels)
-        # The run keeps the scheme and its sha256 beside the weights; weights alone do not carry it.
+        # Not in the state dict: the run stores the scheme and its sha256 beside the weights.
         self.register_buffer("scheme_KN", torch.tensor(scheme.table), persistent=False)
 
     def forward(
@@ -70,17 +86,18 @@ class CodedSum(nn.Module):
         """Sum the normalized outputs of the subNNs.
 
         Args:
-            h: (B, N*d, H, W), subNN by subNN.
+            h: (B, N*d, H, W) inner activations, d channels per subNN in the order of the subNNs.
             targets: (B,) int64 classes; None: no coding loss.
-            drop_mask: (B, N) dropSubNNs' factors, 0 or 1/(1 - p_drop): applied after the normalization, and after the
-                energies are read for the loss.
-            keep_mask: (N,) or (B, N) of 0/1: subNNs removed before the normalization, which re-amplifies the others.
+            drop_mask: (B, N) factors of dropSubNNs, 0 or 1/(1 - p_drop), applied after the normalization; energies and
+                coding loss do not see them.
+            keep_mask: (N,) or (B, N) of 0 and 1; 0 removes a subNN before the normalization, which then amplifies the
+                others.
         """
         if targets is None:
             return CodedOutput(*self._aggregate(h, self.conv.weight, keep_mask, drop_mask), None)
         codewords_BN = self.scheme_KN[targets]
         if self.variant.gradient_masking:
-            # The active subNNs' part with its gradient, and the inactive ones' without.
+            # Sum of the active subNNs with gradient, plus the sum of the inactive ones without.
             active_BN = codewords_BN.to(h.dtype if drop_mask is None else drop_mask.dtype)
             of_active, of_inactive = (
                 part if drop_mask is None else part * drop_mask for part in (active_BN, 1 - active_BN)
@@ -100,17 +117,20 @@ class CodedSum(nn.Module):
         return CodedOutput(total_BCHW, normalized_BN, loss)
 
     def decode(self, energies: torch.Tensor) -> torch.Tensor:
-        """The early decoder's class for each row of ``energies`` (B, N); section 4.4."""
+        """Predict a class for each row of ``energies`` (B, N): the early decoder of section 4.4."""
         return nearest_codeword(energies, self.scheme_KN)
 
     def outputs(self, h: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
-        """tbar_n of the first ``count`` subNNs, one by one, (B, C, H, W) in float32 (float64 for float64 ``h``)."""
+        """Yield the normalized outputs tbar_n of the first ``count`` subNNs, one at a time.
+
+        Each is (B, C, H, W) in float32, or in float64 if ``h`` is.
+        """
         h = h.to(torch.promote_types(h.dtype, torch.float32))
         weight = self.conv.weight.to(h.dtype)
         width = h.shape[1] // self.num_subnns
         if self.variant.energy_norm:
             _, inverse_root_B1 = normalize_energies(self._energies(h, weight), self.num_subnns)
-            # The factor goes in before the convolution, where there are d channels to scale and not C.
+            # Scale before the convolution: there are d channels to scale instead of C.
             h = h * inverse_root_B1[:, :, None, None]
         for n in range(count):
             yield functional.conv2d(h[:, n * width : (n + 1) * width], self._weight_of(weight, n, width))
@@ -125,7 +145,7 @@ class CodedSum(nn.Module):
         keep_mask: torch.Tensor | None,
         drop_mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The block's output before its BatchNorm, and E(tbar_n)."""
+        """Compute the sum of the subNNs' outputs and E(tbar_n)."""
         if not self.variant.energy_norm:
             return unnormalized_sum(h, weight, self.num_present, keep_mask=keep_mask, drop_mask=drop_mask)
         return normalized_sum(
@@ -136,18 +156,15 @@ class CodedSum(nn.Module):
         return subnn_energies(h, weight, self.num_subnns)
 
     def _weight_of(self, weight: torch.Tensor, n: int, width: int) -> torch.Tensor:
-        """W_n."""
+        """Return W_n, the weights of subNN ``n``."""
         return weight[:, n * width : (n + 1) * width]
 
 
 class CodedConcatenation(CodedSum):
-    """`CodedSum` with the outputs beside each other: section 4.3.1's ablation.
+    """`CodedSum` that concatenates the subNNs' outputs instead of adding them (ablation of section 4.3.1).
 
-    ``conv`` has N groups, each of which makes C / N of the channels; in a network pruned to one class the channels of
-    the subNNs that are gone are zero.
-
-    Raises:
-        AssertionError: C is no multiple of N.
+    ``conv`` has N groups, each of which makes C / N output channels; C must be a multiple of N. In a network pruned to
+    one class, the channels of the removed subNNs are zero.
     """
 
     present: torch.Tensor
@@ -157,7 +174,7 @@ class CodedConcatenation(CodedSum):
     ) -> None:
         assert out_channels % scheme.length == 0
         super().__init__(subnn_channels, out_channels, scheme, variant=variant)
-        # Numbers of the subNNs that are there, (num_present,) int64.
+        # Numbers of the present subNNs, (num_present,) int64.
         self.register_buffer("present", torch.arange(scheme.length), persistent=False)
 
     def _convolution(self, subnn_channels: int, out_channels: int) -> nn.Conv2d:

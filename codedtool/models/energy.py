@@ -1,4 +1,4 @@
-"""Energies of subNN outputs, Energy Normalization, coding loss and early decoding (section 3.1), without the outputs.
+"""Energies of subNN outputs, Energy Normalization, coding loss and early decoding (sections 3.1 and 4.4).
 
 Shape suffixes: B samples, N subNNs, d bottleneck channels of a subNN, C output channels, HW pixels, K classes.
 
@@ -15,21 +15,21 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# Added to the mean energy (of a sample's subNNs) before its root is taken; energies of a working network are many
-# orders above it. It keeps all-zero outputs zero instead of NaN; their gradient is zero too.
+# Added to a sample's mean energy before its root is taken. It keeps all-zero outputs zero instead of NaN, with a zero
+# gradient. The energies of a working network are larger by many orders of magnitude.
 ENERGY_EPS = 1e-12
 
 
 def subnn_energies(h_BDHW: torch.Tensor, weight_CD: torch.Tensor, num_subnns: int) -> torch.Tensor:
-    """E(t_n), eq. 2: the mean square over channels and pixels of every subNN's output.
+    """Compute E(t_n), eq. 2: the mean square of every subNN's output over channels and pixels.
 
     Args:
-        h_BDHW: (B, N*d, H, W), the subNNs' bottleneck activations, subNN by subNN; any floating type and layout.
-        weight_CD: (C, N*d, 1, 1), the last convolution's weights.
+        h_BDHW: (B, N*d, H, W) bottleneck activations, d channels per subNN; any floating type and memory layout.
+        weight_CD: (C, N*d, 1, 1) weights of the last convolution.
         num_subnns: N.
 
     Returns:
-        (B, N), float32 (float64 for float64 input), also under autocast.
+        (B, N) in float32, or in float64 for float64 input; also under autocast.
     """
     accumulate = torch.promote_types(h_BDHW.dtype, torch.float32)
     with torch.autocast(h_BDHW.device.type, enabled=False):
@@ -38,14 +38,16 @@ def subnn_energies(h_BDHW: torch.Tensor, weight_CD: torch.Tensor, num_subnns: in
 
 
 def normalize_energies(energies_BN: torch.Tensor, num_subnns: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Energy Normalization, eq. 2-3: ``tbar_n = t_n / sqrt(E_avg)`` with E_avg the mean energy over the N subNNs.
+    """Apply Energy Normalization, eq. 2-3: ``tbar_n = t_n / sqrt(E_avg)`` with E_avg the mean energy of N subNNs.
 
     Args:
-        energies_BN: (B, number of subNNs present): removed subNNs are zero or, in a pruned network, absent.
-        num_subnns: the original N, over which the mean is taken whatever is present.
+        energies_BN: (B, number of present subNNs). The energies of removed subNNs are zero, or absent in a pruned
+            network.
+        num_subnns: the original N; the mean is taken over N even if subNNs are absent.
 
     Returns:
-        E(tbar_n), shape of ``energies_BN``, summing to N per sample; and 1 / sqrt(E_avg), (B, 1), 0 where E_avg is.
+        E(tbar_n), in the shape of ``energies_BN`` and with the sum N per sample; and 1 / sqrt(E_avg), (B, 1), which is
+        0 for an all-zero signal.
     """
     total_B1 = energies_BN.sum(dim=1, keepdim=True)
     mean_B1 = total_B1 / num_subnns + ENERGY_EPS
@@ -61,14 +63,14 @@ def coding_loss(
     exponent: float = 4.0,
     threshold: float = 0.0,
 ) -> torch.Tensor:
-    """L_code, eq. 5: the mean over samples and subNNs of ``max(|r E(tbar_n) - w_{k,n}| - threshold, 0)^exponent``.
+    """Compute L_code, eq. 5: the batch mean of ``max(|r E(tbar_n) - w_{k,n}| - threshold, 0)^exponent``.
 
     Args:
-        normalized_BN: E(tbar_n) of `normalize_energies`.
-        codewords_BN: 0/1 in the same floating type, the codeword of each sample's class.
+        normalized_BN: E(tbar_n), from `normalize_energies`.
+        codewords_BN: codeword of each sample's class, 0 and 1 in the same floating type.
         ratio: r = N_act / N.
-        exponent: 4 in the paper; 2 and 1 are its ablation (section 3.1.2).
-        threshold: 0 in the paper.
+        exponent: 4 in the paper; section 3.1.2 also tries 2 and 1.
+        threshold: energy errors below this cost nothing (paper: 0).
     """
     errors_BN = (ratio * normalized_BN - codewords_BN).abs()
     if threshold:
@@ -77,12 +79,17 @@ def coding_loss(
 
 
 def nearest_codeword(energies_BN: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
-    """The early decoder, section 4.4: the class whose codeword is nearest (L2) to the energies scaled to sum N_act.
+    """Predict classes from energies: the early decoder of section 4.4.
 
-    All codewords have the same norm, so the nearest has the largest inner product, whatever the scale.
+    The paper scales the energies to the sum N_act and takes the codeword nearest in L2. All codewords have the same
+    norm, so the nearest one has the largest inner product with the energies, whatever their scale.
+
+    Args:
+        energies_BN: (B, N) energies of one block.
+        scheme_KN: (K, N) codewords of 0 and 1.
 
     Returns:
-        (B,) int64.
+        (B,) int64 classes.
     """
     return (energies_BN @ scheme_KN.to(energies_BN.dtype).T).argmax(dim=1)
 
@@ -96,17 +103,17 @@ def normalized_sum(
     keep_mask: torch.Tensor | None = None,
     drop_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``sum_n drop_n tbar_n`` as one ordinary 1x1 convolution of scaled bottleneck activations, and E(tbar_n).
+    """Compute ``sum_n drop_n tbar_n`` and E(tbar_n), with one ordinary 1x1 convolution of scaled activations.
 
     Args:
         h_BDHW, weight_CD, num_subnns: as for `subnn_energies`.
-        original_subnns: the N of eq. 3 where a pruned network has fewer subNNs; None: num_subnns.
-        keep_mask: (N,) or (B, N) of 0/1, factors of t_n before the normalization.
-        drop_mask: (B, N), factors of tbar_n after it.
+        original_subnns: N of eq. 3, for a pruned network with fewer subNNs; None: num_subnns.
+        keep_mask: (N,) or (B, N) of 0 and 1, factors of t_n before the normalization.
+        drop_mask: (B, N) factors of tbar_n, after the normalization.
 
     Returns:
-        (B, C, H, W) in the activations' type (autocast's where it is on); and (B, N) as `normalize_energies` gives it.
-        Both can be differentiated once, with respect to activations and weights.
+        The sum, (B, C, H, W), in the activations' type or autocast's; and E(tbar_n), (B, N), as from
+        `normalize_energies`. Both can be differentiated once with respect to activations and weights.
     """
     device = h_BDHW.device.type
     if torch.is_autocast_enabled(device) and h_BDHW.dtype == torch.float32:
@@ -124,7 +131,7 @@ def unnormalized_sum(
     keep_mask: torch.Tensor | None = None,
     drop_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``sum_n drop_n t_n`` and E(t_n): `normalized_sum` without the Energy Normalization, an ablation."""
+    """Compute ``sum_n drop_n t_n`` and E(t_n): `normalized_sum` without Energy Normalization, an ablation."""
     energies_BN = subnn_energies(h_BDHW, weight_CD, num_subnns)
     if keep_mask is not None:
         energies_BN = energies_BN * keep_mask
@@ -144,16 +151,17 @@ def normalized_concatenation(
     keep_mask: torch.Tensor | None = None,
     drop_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The outputs ``drop_n tbar_n`` beside each other, and E(tbar_n): section 4.3.1's ablation of the sum.
+    """Concatenate the outputs ``drop_n tbar_n``, and compute E(tbar_n): the ablation of section 4.3.1.
 
     Args:
         h_BDHW: as for `subnn_energies`.
-        weight_Cd: (C, d, 1, 1), of a convolution with N groups: each subNN makes C / N channels.
+        weight_Cd: (C, d, 1, 1) weights of a convolution with N groups; each subNN makes C / N channels.
         num_subnns, original_subnns, keep_mask, drop_mask: as for `normalized_sum`.
-        energy_norm: False: outputs and energies as they are.
+        energy_norm: apply Energy Normalization; False leaves outputs and energies unscaled.
 
     Returns:
-        (B, C, H, W) and (B, N). These outputs are no more than a block's own, so they are in memory.
+        The concatenated outputs, (B, C, H, W), and E(tbar_n), (B, N). All outputs together have C channels, so they
+        are simply computed.
     """
     outputs_BNCHW = functional.conv2d(h_BDHW, weight_Cd, groups=num_subnns).unflatten(1, (num_subnns, -1))
     accumulate = torch.promote_types(outputs_BNCHW.dtype, torch.float32)
@@ -173,46 +181,47 @@ def normalized_concatenation(
 
 
 def _by_subnn(h_BDHW: torch.Tensor, num_subnns: int) -> torch.Tensor:
-    """The activations of each subNN, (B, N, d, HW)."""
+    """Split the activations by subNN, (B, N, d, HW)."""
     batch, channels, height, width = h_BDHW.shape
     return h_BDHW.reshape(batch, num_subnns, channels // num_subnns, height * width)
 
 
 def _grams(h_BDHW: torch.Tensor, num_subnns: int) -> torch.Tensor:
-    """``h_n h_n^T`` of every sample and subNN, (B, N, d, d)."""
+    """Compute ``h_n h_n^T`` of every sample and subNN, (B, N, d, d)."""
     h_BNdP = _by_subnn(h_BDHW, num_subnns)
     if not h_BDHW.is_contiguous():
-        # Channels last: a copy that keeps the channels innermost is twice as fast as one that transposes them.
+        # Channels last: a copy that keeps the channels innermost is twice as fast as a transposing one.
         h_BNdP = h_BNdP.transpose(2, 3).contiguous().transpose(2, 3)
     return h_BNdP @ h_BNdP.transpose(2, 3)
 
 
 def _metric(weight_CD: torch.Tensor, num_subnns: int) -> torch.Tensor:
-    """``W_n^T W_n``, (N, d, d)."""
+    """Compute ``W_n^T W_n`` of every subNN, (N, d, d)."""
     weight_NCd = _by_subnn_first(weight_CD, num_subnns)
     return torch.bmm(weight_NCd.transpose(1, 2), weight_NCd)
 
 
 def _by_subnn_first(weight_CD: torch.Tensor, num_subnns: int) -> torch.Tensor:
-    """The weights W_n of each subNN, (N, C, d): a view, which products of matrices read without a copy."""
+    """Split the weights by subNN, (N, C, d): a view that matrix products read without a copy."""
     return weight_CD.view(weight_CD.shape[0], num_subnns, -1).transpose(0, 1)
 
 
 def _count(h_BDHW: torch.Tensor, weight_CD: torch.Tensor) -> int:
-    """C H W, the number of elements of one t_n."""
+    """Count the elements of one t_n: C H W."""
     return weight_CD.shape[0] * h_BDHW.shape[2] * h_BDHW.shape[3]
 
 
 def _contract(grams_BNdd: torch.Tensor, metric_Ndd: torch.Tensor, count: int) -> torch.Tensor:
-    """The energies (B, N) of two Gram matrices; rounding does not make one negative."""
+    """Compute the energies (B, N) from the Gram matrices of activations and weights, clamped at 0 against rounding."""
     inner_NB1 = torch.bmm(grams_BNdd.flatten(2).transpose(0, 1), metric_Ndd.flatten(1)[:, :, None])
     return inner_NB1[:, :, 0].T.clamp_min(0) / count
 
 
 def _spread(values_BN: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
-    """One value per subNN as a factor for its channels, (B, N*d, 1, 1), in the activations' type.
+    """Repeat one factor per subNN for each of its channels, (B, N*d, 1, 1), in the activations' type.
 
-    Clamped to what float16 holds: for a weak signal the factors are large, and infinity times zero is not a number.
+    Factors are clamped to the range of that type: a weak signal has large factors, which in float16 would become
+    infinite, and infinity times zero is not a number.
     """
     limit = torch.finfo(h_BDHW.dtype).max
     values_BN = values_BN.clamp(-limit, limit).to(h_BDHW.dtype)
@@ -220,10 +229,10 @@ def _spread(values_BN: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
 
 
 class _NormalizedSum(torch.autograd.Function):
-    """`normalized_sum` with the gradient written out.
+    """`normalized_sum` with a hand-written gradient.
 
-    Kept for the backward pass are the activations, which the ReLU before keeps too, and (B, N, d, d) Gram matrices;
-    autograd by itself would keep the scaled activations and a copy of them besides, and pass over them more often.
+    It keeps the activations, which the ReLU before keeps anyway, and the (B, N, d, d) Gram matrices. Autograd alone
+    would also keep the scaled activations and a copy of them, and read them more often.
     """
 
     @staticmethod
@@ -279,8 +288,8 @@ class _NormalizedSum(torch.autograd.Function):
             1,
             (True, True, False),
         )
-        # In place from here on: fresh memory costs more than the arithmetic. The sum is <dL/dtotal, total>, which is
-        # the gradient of inverse_root times inverse_root.
+        # In place from here on, because new memory costs more time than the arithmetic. The sum is <dL/dtotal, total>,
+        # which equals inverse_root times its gradient.
         along_B1 = scaled_BDHW.mul_(grad_h).sum(dim=(1, 2, 3), dtype=scale_BN.dtype)[:, None]
         # With mean = E_avg: normalized = E / mean and inverse_root = mean^(-1/2).
         inverse_B1 = inverse_root_B1.square()
@@ -300,7 +309,7 @@ class _NormalizedSum(torch.autograd.Function):
 
 
 def _apply_metric(metric_Ndd: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
-    """``W_n^T W_n h_n`` of every sample and subNN, in the shape, layout and type of the activations."""
+    """Compute ``W_n^T W_n h_n`` of every sample and subNN, in the shape, layout and type of the activations."""
     metric_Ndd = metric_Ndd.to(h_BDHW.dtype)
     if h_BDHW.is_contiguous():
         return (metric_Ndd @ _by_subnn(h_BDHW, metric_Ndd.shape[0])).reshape(h_BDHW.shape)

@@ -1,4 +1,4 @@
-"""The networks of table 1, smaller ones, the plain control of each, and which scheme codes which stage."""
+"""Networks by name: those of table 1, smaller ones, and their plain controls; and the schemes of their stages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from codedtool.models.variant import PAPER, Variant
 
 @dataclass(frozen=True)
 class Preset:
-    """One architecture.
+    """Architecture of a network.
 
     Attributes:
         stages: name -> stage, in order.
-        num_subnns: N.
-        ratios: coded stage -> r; a plain control has none.
-        num_classes: K of the data set it was made for.
+        num_subnns: N, the number of subNNs per block.
+        ratios: coded stage -> r = N_act / N; empty for a plain control.
+        num_classes: K of the data set that the architecture was made for.
         stem, stem_channels, head_channels: as for `CodedNetwork`.
     """
 
@@ -69,9 +69,10 @@ def _tiny(ratios: Mapping[str, Fraction]) -> Preset:
 
 
 def _mobilenet(num_classes: int, num_subnns: int, acts: tuple[int, int] | None, *, cifar: bool) -> Preset:
-    """MobileNetV2 (Sandler et al. 2018, table 2); for CIFAR's 32 pixels the first two strides are 1.
+    """Make MobileNetV2 (Sandler et al. 2018, table 2); for CIFAR's 32 pixels the first two strides are 1.
 
-    The last four stages can be coded: a scheme codes two of them.
+    Args:
+        acts: N_act of stages s4 and s5, and of s6 and s7; None: a plain control.
     """
     rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     stages = {
@@ -104,10 +105,10 @@ PRESETS: dict[str, Preset] = {
     "resnext29_20x6d": _cifar(100, 20, (6, 12, 24), {}),
     "coded_resnext50_32x4d": _imagenet(_IMAGENET),
     "resnext50_32x4d": _imagenet({}),
-    # For CIFAR-10 where there is no GPU: fifteen times faster than the paper's.
+    # For CIFAR-10 without a GPU: fifteen times faster than the paper's network.
     "coded_resnext23_10x3d": _narrow(_C10),
     "resnext23_10x3d": _narrow({}),
-    # Appendix E names MobileNetV2 as the next to code; widths that are no multiple of N are rounded to one.
+    # Appendix E proposes MobileNetV2; widths of its coded stages are rounded to multiples of N.
     "coded_mobilenetv2_10": _mobilenet(10, 10, (5, 3), cifar=True),
     "mobilenetv2_10": _mobilenet(10, 10, None, cifar=True),
     "coded_mobilenetv2_20": _mobilenet(100, 20, (8, 4), cifar=True),
@@ -120,19 +121,23 @@ PRESETS: dict[str, Preset] = {
 
 
 def get_preset(name: str) -> Preset:
-    """The preset called ``name``; InputError names the nearest one."""
+    """Return the preset called ``name``.
+
+    Raises:
+        InputError: no preset has this name; the message names the nearest one.
+    """
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"--preset {name!r} is none of {', '.join(PRESETS)}{hint}")
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"`preset` {name!r} is unknown; {hint}Known: {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
 def preset_for(scheme: CodingScheme) -> str:
-    """The first full-size coded preset with this scheme's N that has its ratio.
+    """Name the first coded preset with this scheme's N and a stage of its ratio.
 
     Raises:
-        InputError: none has; names what the presets have.
+        InputError: no such preset; the message lists the presets' N and ratios.
     """
     for name, preset in PRESETS.items():
         if preset.num_subnns == scheme.length and scheme.ratio in preset.ratios.values():
@@ -142,7 +147,7 @@ def preset_for(scheme: CodingScheme) -> str:
     )
     raise InputError(
         f"no preset has N={scheme.length} and a stage of ratio {scheme.act}/{scheme.length} ({known}); "
-        "name one with --preset and the stages with --stages"
+        "name one as `preset` and the scheme's stage in `stages`"
     )
 
 
@@ -154,18 +159,30 @@ def build_network(
     in_channels: int = 3,
     variant: Variant = PAPER,
 ) -> CodedNetwork:
-    """A network of table 1 with new weights from torch's random state, in training mode, on the CPU.
+    """Build a network with new weights from torch's random state, in training mode, on the CPU (table 1).
 
     Args:
-        preset: a name in `PRESETS`.
-        schemes: stage -> scheme, where other stages are plain; or schemes alone, each of which codes the stages of its
-            ratio, and which together code all coded stages.
-        num_classes: K; None: the schemes' K, or the preset's where there are none.
+        preset: name of the architecture, a key of `PRESETS`.
+        schemes: either stage -> scheme, where stages without a scheme are plain; or a sequence of schemes, each of
+            which codes the stages of its ratio, and which must cover all coded stages of the preset.
+        num_classes: K; None: K of the schemes, or of the preset if there are no schemes.
         in_channels: channels of an image.
         variant: the ablations.
 
     Raises:
         InputError: an unknown preset or stage, or a scheme that does not fit (see `assign_schemes`).
+
+    Example:
+        >>> import numpy as np
+        >>> from itertools import combinations, islice
+        >>> from codedtool.coding.scheme import CodingScheme
+        >>> words = islice(combinations(range(10), 3), 10)
+        >>> table = np.array([[int(n in word) for n in range(10)] for word in words], dtype=np.uint8)
+        >>> network = build_network("coded_resnext_tiny", {"s3": CodingScheme(table)})
+        >>> [block.name for block in network.coded_blocks]
+        ['s3.1', 's3.2']
+        >>> network.coded_blocks[0].scheme.act
+        3
     """
     found = get_preset(preset)
     if not isinstance(schemes, Mapping):
@@ -177,7 +194,8 @@ def build_network(
         classes.add(num_classes)
     if len(classes) > 1:
         raise InputError(
-            f"the schemes and the data disagree about K: {sorted(classes)}; row k of every scheme is class k"
+            f"the schemes and the data disagree about the number of classes K: {sorted(classes)}; row k of every "
+            "scheme is class k"
         )
     return CodedNetwork(
         found.stages,
@@ -200,31 +218,34 @@ def assign_schemes(
     uncoded_stages: Iterable[str] = (),
     sibling: Callable[[str, Fraction], CodingScheme | None] | None = None,
 ) -> dict[str, CodingScheme]:
-    """Which scheme codes which stage.
+    """Assign schemes to the stages of a preset.
 
     Args:
-        preset: a name in `PRESETS`.
-        schemes: each codes the stages whose ratio r it has, or the stage at its place in ``stages``.
-        stages: one stage name per scheme, for ratios that the preset does not have.
-        uncoded_stages: stages that stay plain though the preset codes them, unless a scheme is given for them.
-        sibling: asked for the scheme of a coded stage that got none, by (stage, ratio); returns None if it has none.
+        preset: name of the architecture, a key of `PRESETS`.
+        schemes: each codes the stages with its ratio r, or the stage at its place in ``stages``.
+        stages: one stage name per scheme, needed for ratios that the preset does not have.
+        uncoded_stages: coded stages of the preset that stay plain, unless a scheme is given for them.
+        sibling: function of (stage, ratio), called for every coded stage without a scheme; returns a scheme or None.
+
+    Returns:
+        Stage -> scheme, in the order of the stages.
 
     Raises:
         InputError: another N than the preset's, different K, two schemes for one stage, a ratio or stage that the
-            preset does not have, or a coded stage left without a scheme.
+            preset does not have, or a coded stage without a scheme.
     """
     found = get_preset(preset)
     uncoded = set(uncoded_stages)
     for stage in uncoded:
         _check_stage(preset, found, stage)
     if stages is not None and len(stages) != len(schemes):
-        raise InputError(f"--stages names {len(stages)} stages for {len(schemes)} schemes; give one per --scheme")
+        raise InputError(f"`stages` names {len(stages)} stages for {len(schemes)} schemes; name one stage per scheme")
     assigned: dict[str, CodingScheme] = {}
     for number, scheme in enumerate(schemes):
         for stage in _stages_of_ratio(preset, found, scheme) if stages is None else [stages[number]]:
             _check_fits(preset, found, stage, scheme)
             if stage in assigned:
-                raise InputError(f"two schemes are given for stage {stage}; name their stages with --stages")
+                raise InputError(f"two schemes are given for stage {stage}; name the stage of each in `stages`")
             assigned[stage] = scheme
     for stage, ratio in found.ratios.items():
         if stage in assigned or stage in uncoded:
@@ -232,8 +253,8 @@ def assign_schemes(
         scheme_or_none = sibling(stage, ratio) if sibling is not None else None
         if scheme_or_none is None:
             raise InputError(
-                f"stage {stage} of {preset} has ratio {_ratio(ratio, found.num_subnns)} and no scheme: give one more "
-                f"--scheme, or leave the stage plain with --uncoded-stages {stage}"
+                f"stage {stage} of {preset} has ratio {_ratio(ratio, found.num_subnns)} and no scheme: give a "
+                f"scheme of this ratio too, or leave the stage plain with `uncoded_stages` {stage}"
             )
         _check_fits(preset, found, stage, scheme_or_none)
         assigned[stage] = scheme_or_none
@@ -248,7 +269,7 @@ def _stages_of_ratio(preset: str, found: Preset, scheme: CodingScheme) -> list[s
     if not stages:
         raise InputError(
             f"{preset} has no stage of ratio {scheme.act}/{scheme.length} (it has {_listed(found)}); "
-            f"name the stage that this scheme codes with --stages ({', '.join(found.stages)})"
+            f"name the stage of this scheme in `stages` ({', '.join(found.stages)})"
         )
     return stages
 
@@ -263,7 +284,7 @@ def _check_fits(preset: str, found: Preset, stage: str, scheme: CodingScheme) ->
     if scheme.length != found.num_subnns:
         raise InputError(
             f"{preset} has N={found.num_subnns} subNNs per block, this scheme has N={scheme.length}; "
-            "choose another --preset or --scheme"
+            "choose another `preset` or another scheme"
         )
 
 

@@ -1,4 +1,4 @@
-"""A binary classifier as a smaller network: one class's subNNs and one row of the linear layer (section 4.3)."""
+"""Binary classifiers cut from a network: the subNNs of one class and its row of the linear layer (section 4.3)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ def keep_masks_of_class(network: CodedNetwork, class_index: int) -> dict[int, to
 
 
 def path_schemes(network: CodedNetwork, schemes: Mapping[str, CodingScheme] | None = None) -> dict[int, CodingScheme]:
-    """Block number (of all blocks) -> the scheme that says which subNNs of it a class has.
+    """Find the scheme that marks each class's subNNs, for every block that has one.
 
     Args:
-        schemes: stage -> scheme, for a plain network whose binary classifiers are extracted "likewise" (section 4.3);
-            None: the network's own.
+        network: a coded or plain network.
+        schemes: stage -> scheme, needed to cut binary classifiers from a plain network (section 4.3); None: the
+            network's own schemes.
+
+    Returns:
+        Number of the block (from 0, among all blocks) -> its scheme.
 
     Raises:
-        InputError: a scheme whose N or K is not the network's.
+        InputError: a scheme with another N or K than the network.
     """
     found = {}
     for number, block in enumerate(network.blocks):
@@ -38,7 +42,7 @@ def path_schemes(network: CodedNetwork, schemes: Mapping[str, CodingScheme] | No
         if scheme.length != block.num_subnns or scheme.num_classes != network.num_classes:
             raise InputError(
                 f"the scheme of stage {block.stage} has N={scheme.length} and K={scheme.num_classes}, the network "
-                f"N={block.num_subnns} and K={network.num_classes}: their paths cannot be compared"
+                f"N={block.num_subnns} and K={network.num_classes}; the two must be equal"
             )
         found[number] = scheme
     return found
@@ -47,14 +51,14 @@ def path_schemes(network: CodedNetwork, schemes: Mapping[str, CodingScheme] | No
 def extract_binary_classifier(
     network: CodedNetwork, class_index: int, *, schemes: Mapping[str, CodingScheme] | None = None
 ) -> CodedNetwork:
-    """A copy of ``network`` without the subNNs that are inactive for a class, and with its logit only.
+    """Copy ``network`` without the subNNs that are inactive for a class, and with the logit of that class only.
 
-    Stem, uncoded stages and shortcuts are whole; N stays the original N in the energy average, so the output equals
-    logit ``class_index`` of the network with `keep_masks_of_class`.
+    Stem, plain stages and shortcuts are copied whole. The mean energy is still taken over the original N, so the output
+    equals logit ``class_index`` of the whole network with `keep_masks_of_class`.
 
     Args:
-        network: in evaluation mode (its BatchNorm statistics are copied).
-        class_index: 0..K-1.
+        network: the trained network, in evaluation mode (BatchNorm statistics are copied).
+        class_index: the class, 0..K-1.
         schemes: as for `path_schemes`.
 
     Raises:
@@ -63,7 +67,7 @@ def extract_binary_classifier(
     if not 0 <= class_index < network.num_classes:
         raise InputError(f"class {class_index} does not exist: classes are 0 to {network.num_classes - 1}")
     paths = path_schemes(network, schemes)
-    # What is replaced below is left out of the copy.
+    # Modules replaced below are not copied.
     kept = {id(network.blocks[number]): network.blocks[number] for number in paths} | {id(network.fc): network.fc}
     smaller = copy.deepcopy(network, memo=dict(kept))
     for number, scheme in paths.items():
@@ -74,22 +78,22 @@ def extract_binary_classifier(
 
 
 def class_row(network: CodedNetwork, class_index: int) -> nn.Linear:
-    """The linear layer of one class's logit alone."""
+    """Copy the row of the linear layer that computes one class's logit."""
     row = network.fc.weight.detach()[class_index : class_index + 1]
-    # On "meta" nothing is drawn for weights that are replaced at once.
+    # On the "meta" device no random weights are drawn; they would be replaced at once.
     linear = nn.Linear(row.shape[1], 1, bias=False, device="meta")
     linear.weight = nn.Parameter(row.clone())
     return linear.train(network.fc.training)
 
 
 def prune_block(block: Block, scheme: CodingScheme, class_index: int) -> Block:
-    """A new block with only the subNNs that are active for a class; the shortcut and last BatchNorm are shared."""
+    """Make a block with the subNNs of one class only; it shares shortcut and last BatchNorm with ``block``."""
     active = [subnn for subnn, bit in enumerate(scheme.table[class_index].tolist()) if bit]
     channels_D = active_channels(block, scheme, class_index)
     replaced: tuple[nn.Module, ...] = (block.reduce, block.reduce_bn, block.grouped, block.grouped_bn, block.expand)
     shared: tuple[nn.Module, ...] = (block.shortcut, block.expand_bn)
     smaller = copy.deepcopy(block, memo={id(module): module for module in (*replaced, *shared)})
-    # A coded block, or one that could be, begins with a convolution.
+    # Only plain blocks that cannot be coded (MobileNetV2's first) begin without a convolution.
     assert isinstance(block.reduce, nn.Conv2d)
     assert isinstance(block.reduce_bn, nn.BatchNorm2d)
     smaller.reduce = _slice_conv(block.reduce, outputs=channels_D)
@@ -101,7 +105,7 @@ def prune_block(block: Block, scheme: CodingScheme, class_index: int) -> Block:
 
 
 def _prune_end(end: nn.Conv2d | CodedSum, active: list[int], channels_D: torch.Tensor) -> nn.Conv2d | CodedSum:
-    """The block's last convolution, from the channels of the active subNNs only."""
+    """Make the end of a block that reads the channels of the active subNNs only."""
     if isinstance(end, nn.Conv2d):
         return _slice_conv(end, inputs=channels_D)
     smaller = copy.deepcopy(end, memo={id(end.conv): end.conv})
@@ -116,20 +120,20 @@ def _prune_end(end: nn.Conv2d | CodedSum, active: list[int], channels_D: torch.T
 
 
 def active_channels(block: Block, scheme: CodingScheme, class_index: int) -> torch.Tensor:
-    """Which of the block's bottleneck channels (N*d, subNN by subNN) belong to a class, (N_act*d,) int64."""
+    """List the block's bottleneck channels that belong to the subNNs of a class, (N_act*d,) int64."""
     active = [subnn for subnn, bit in enumerate(scheme.table[class_index].tolist()) if bit]
     return _spread(active, block.grouped.out_channels // block.num_subnns).to(block.grouped.weight.device)
 
 
 def _spread(active: list[int], width: int) -> torch.Tensor:
-    """The numbers of the channels of some subNNs, each of which has ``width``."""
+    """List the channels of the given subNNs, ``width`` per subNN."""
     return (torch.tensor(active)[:, None] * width + torch.arange(width)).flatten()
 
 
 def _slice_conv(
     conv: nn.Conv2d, *, outputs: torch.Tensor | None = None, inputs: torch.Tensor | None = None
 ) -> nn.Conv2d:
-    """The convolution from and to the given channels only; the groups of a grouped one go with its outputs."""
+    """Cut a convolution to the given input and output channels; a grouped one keeps the groups of its outputs."""
     weight = conv.weight.detach()
     groups = conv.groups
     if outputs is not None:
@@ -147,13 +151,13 @@ def _slice_conv(
         bias=False,
         device="meta",
     )
-    # Indexing has made a copy; it keeps the memory layout (channels last) that the network has.
+    # Indexing made a copy, which keeps the network's memory layout (channels last).
     sliced.weight = nn.Parameter(weight)
     return sliced.train(conv.training)
 
 
 def _slice_bn(bn: nn.BatchNorm2d, channels: torch.Tensor) -> nn.BatchNorm2d:
-    """The BatchNorm of the given channels."""
+    """Cut a BatchNorm to the given channels."""
     sliced = nn.BatchNorm2d(len(channels), eps=bn.eps, momentum=bn.momentum, device="meta")
     state = {key: value if value.ndim == 0 else value[channels] for key, value in bn.state_dict().items()}
     sliced.load_state_dict(state, assign=True)

@@ -1,4 +1,4 @@
-"""What the ablations change in a coded network."""
+"""The ablations: changes to the coded blocks of a network."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ class Variant:
     """One way to build the coded blocks; the defaults are the paper's network.
 
     Attributes:
-        exponent: of the coding loss (eq. 5); section 3.1.2 compares 4, 2 and 1.
-        threshold: what ``|r E(tbar_n) - w_{k,n}|`` may be before it counts in the coding loss; as energies are about 1
-            for active subNNs, from 0 to 1.
-        energy_norm: Energy Normalization (eq. 2-3); without it the outputs are summed, and their energies coded, as
-            they are.
-        concatenate: put the subNNs' outputs beside each other instead of adding them (section 4.3.1): each subNN then
-            makes 1/N of the block's output channels, whose number becomes a multiple of N.
-        gradient_masking: let no gradient through the outputs of subNNs that are inactive for a sample's class
-            (appendix E, where it takes the coding loss's place: mu = 0). The gradient through the mean energy of
-            eq. 3 stays.
-        shortcuts: the connections around the blocks, of all blocks of the network (appendix E goes without).
+        exponent: exponent of the coding loss (eq. 5); section 3.1.2 compares 4, 2 and 1.
+        threshold: energy errors ``|r E(tbar_n) - w_{k,n}|`` below this cost nothing in the coding loss; 0..1.
+        energy_norm: apply Energy Normalization (eq. 2-3). Without it, outputs are summed and energies coded unscaled.
+        concatenate: concatenate the subNNs' outputs instead of adding them (section 4.3.1). Each subNN then makes 1/N
+            of the block's output channels, and their number is rounded to a multiple of N.
+        gradient_masking: stop the gradient through the outputs of subNNs that are inactive for a sample's class.
+            Appendix E uses this instead of the coding loss (mu = 0). The gradient through the mean energy of eq. 3
+            is not stopped.
+        shortcuts: give every block of the network a shortcut; appendix E also trains without shortcuts.
     """
 
     exponent: float = 4.0

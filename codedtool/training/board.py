@@ -1,4 +1,4 @@
-"""The metrics for TensorBoard too (``--tensorboard``)."""
+"""Metrics as event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from codedtool.errors import InputError
 
 
 class Board:
-    """Event files of one run; what an earlier, killed process wrote past the checkpoint is purged.
+    """Writer of one run's event files; it removes events that a killed process wrote after the checkpoint.
 
     Args:
-        folder: where the event files go.
-        first_epoch: 0-based epoch that training begins or goes on with.
+        folder: folder of the event files.
+        first_epoch: the next epoch to train, from 0.
 
     Raises:
         InputError: TensorBoard is not installed.
@@ -24,11 +24,11 @@ class Board:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise InputError(f"--tensorboard needs TensorBoard ({error}); pip install tensorboard") from None
+            raise InputError(f"`tensorboard` needs TensorBoard ({error}): pip install tensorboard") from None
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One row of the metrics; ``row["epoch"]`` is the step."""
+        """Write one row of metrics; ``row["epoch"]`` is TensorBoard's step."""
         for key, value in row.items():
             if key != "epoch":
                 self._writer.add_scalar(key, value, row["epoch"])

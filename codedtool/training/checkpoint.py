@@ -1,13 +1,13 @@
 """Checkpoints that a kill, a crash or a full disk cannot spoil.
 
     checkpoints/
-        index.json          which folder is last, previous and best; replaced atomically, after the folder is whole
-        e0003s000040/       written under a temporary name, flushed, renamed
-            weights.safetensors   the network to use (the moving average, where one is kept)
+        index.json          names of the last, previous and best folder; replaced atomically once a folder is complete
+        e0003s000040/       epoch 3, step 40; written under a temporary name, flushed, renamed
+            weights.safetensors   the network to use (the moving average, if the recipe keeps one)
             state.pt              optimizer, moving average, counters, metrics: builtins and tensors only
             manifest.json         size and SHA-256 of the two
 
-A kill before the index is replaced leaves the old index and folders that nothing names; the next save removes them.
+A kill before the index is replaced leaves the old index, and folders that it does not name; the next save removes them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _WEIGHTS, _STATE, _MANIFEST, _INDEX = "weights.safetensors", "state.pt", "manife
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one checkpoint folder holds.
+    """Content of one checkpoint folder.
 
     Attributes:
-        name: the folder's name.
-        weights: name -> tensor, on the CPU, of the network to evaluate.
-        metadata: text -> text stored beside the weights (the schemes' sha256 among it).
-        state: builtins and tensors that continue the training; empty when only the weights were asked for.
+        name: name of the folder.
+        weights: state dict of the network to evaluate, on the CPU.
+        metadata: text stored with the weights, such as the sha256 of the schemes.
+        state: builtins and tensors needed to continue the training; empty if only the weights were read.
     """
 
     name: str
@@ -53,17 +53,17 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run, in one folder.
+    """Checkpoints of one run.
 
     Args:
-        folder: made at the first save.
+        folder: folder of the checkpoints; made at the first save.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def index(self) -> dict[str, str]:
-        """Which of last, previous and best exist -> folder name; empty before the first save.
+        """Read the index: last, previous and best, as far as they exist -> folder name; empty before the first save.
 
         Raises:
             InputError: the index cannot be read.
@@ -86,17 +86,17 @@ class CheckpointStore:
         metadata: Mapping[str, str],
         best: bool,
     ) -> None:
-        """Write a checkpoint, make it the last (and the best, if ``best``), keep the one before, remove older ones.
+        """Save a checkpoint as the last one; the one before becomes the previous, and older ones are removed.
 
         Args:
-            name: the new folder's name; a checkpoint of that name that is the last already is left as it is.
-            weights: tensors of any device.
+            name: name of the new folder. If the last checkpoint has this name already, it is not written again.
+            weights: state dict, on any device.
             state: nested dicts and lists of int, float, str, bool, None and tensors.
-            metadata: stored with the weights.
-            best: the evaluation of these weights was the best so far.
+            metadata: text stored with the weights.
+            best: make it the best checkpoint too.
 
         Raises:
-            InputError: the write failed (disk full, say); every checkpoint saved before is as it was.
+            InputError: the write failed, for example because the disk is full; earlier checkpoints are unchanged.
         """
         index = self.index()
         if index.get("last") != name:
@@ -110,10 +110,14 @@ class CheckpointStore:
         self._remove_others(set(index.values()))
 
     def load(self, which: Which, *, weights_only: bool = False) -> Checkpoint:
-        """Read a checkpoint back, on the CPU, after comparing its files with their SHA-256.
+        """Read a checkpoint onto the CPU, after comparing its files with their SHA-256.
+
+        Args:
+            which: last, previous or best.
+            weights_only: leave the state that continues a training unread.
 
         Raises:
-            InputError: there is none, or it is damaged; names the file, what is wrong and which other one is whole.
+            InputError: a missing or damaged checkpoint; the message names the damage and an intact checkpoint.
         """
         index = self.index()
         if which not in index:
@@ -134,10 +138,7 @@ class CheckpointStore:
         return Checkpoint(name=index[which], weights=weights, metadata=with_metadata, state=state)
 
     def rewind(self, which: Which) -> None:
-        """Make ``which`` the last checkpoint: training goes on from it, and what came after it is dropped.
-
-        The dropped folder stays on disk until the next save.
-        """
+        """Make ``which`` the last checkpoint and drop the later ones; their folders stay until the next save."""
         index = self.index()
         dropped, chosen = index.get("last"), index[which]
         if dropped == chosen:
@@ -178,12 +179,14 @@ class CheckpointStore:
             shutil.rmtree(temporary, ignore_errors=True)
             last = self.index().get("last")
             kept = (
-                f"checkpoint {last} is whole: free the space and go on with --resume" if last else "none was saved yet"
+                f"checkpoint {last} is intact: free space, then continue with `resume`"
+                if last
+                else "none was saved yet"
             )
             raise InputError(f"cannot save checkpoint {target}: {error.strerror or error}; {kept}") from error
 
     def _read(self, name: str, files: tuple[str, ...]) -> dict[str, bytes]:
-        """The wanted files' bytes; raises _DamagedError where they differ from the manifest."""
+        """Read files of a checkpoint; raises _DamagedError if they differ from the manifest."""
         folder = self.folder / name
         try:
             manifest = json.loads((folder / _MANIFEST).read_text())
@@ -204,18 +207,18 @@ class CheckpointStore:
         return content
 
     def _offer(self, index: dict[str, str], damaged: Which) -> str:
-        """Which other checkpoint can be used instead, and how."""
+        """Name an intact checkpoint that can be used instead of the damaged one."""
         for other in ("last", "previous", "best"):
             if other in index and index[other] != index[damaged]:
                 try:
                     self._read(index[other], (_WEIGHTS, _STATE))
                 except (_DamagedError, OSError):
                     continue
-                return f"the {other} one, {index[other]}, is whole: pass --checkpoint {other}"
-        return "no other one is whole: begin a new run"
+                return f"the {other} one, {index[other]}, is intact: use `checkpoint` {other}"
+        return "no other one is intact: begin a new run"
 
     def _remove_others(self, keep: set[str]) -> None:
-        """Remove older checkpoints, and what a process that was killed while it wrote left under a temporary name."""
+        """Remove older checkpoints, and temporary files of a process that was killed while it wrote."""
         for entry in self.folder.iterdir():
             if entry.is_dir() and entry.name not in keep:
                 shutil.rmtree(entry, ignore_errors=True)
@@ -224,11 +227,11 @@ class CheckpointStore:
 
 
 class _DamagedError(Exception):
-    """What is wrong with a checkpoint's files."""
+    """A checkpoint's files are damaged; the message says how."""
 
 
 def _to_cpu(value: Any) -> Any:
-    """A copy of nested dicts and lists with every tensor on the CPU, so that any device can load them."""
+    """Copy nested dicts and lists with every tensor moved to the CPU, so that any device can load them."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     if isinstance(value, Mapping):
@@ -239,7 +242,7 @@ def _to_cpu(value: Any) -> Any:
 
 
 def _safetensors_metadata(data: bytes) -> dict[str, str]:
-    """The text metadata in a safetensors file's header: 8 bytes of length, then JSON."""
+    """Read the text metadata from a safetensors file's header: 8 bytes of length, then JSON."""
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     return {str(key): str(value) for key, value in metadata.items()}
@@ -253,7 +256,7 @@ def _write_through(path: Path, data: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a folder's entries durable, where the system can open a folder."""
+    """Flush a folder's entries to disk, on systems that can open a folder."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,7 +1,7 @@
-"""Which subNNs dropSubNNs drops (section 3.2): a function of seed, epoch and sample, and of nothing else.
+"""Masks of dropSubNNs (section 3.2), computed from seed, epoch and sample alone.
 
-A counter-based generator instead of the device's own: the masks are the same on every device, for every split of a
-batch over ranks, workers and micro-batches, and after a resume in the middle of an epoch.
+They come from a counter-based generator instead of the device's own. So they are the same on every device, for every
+split of a batch over ranks, workers and micro-batches, and after a resume in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ _BITS = 53
 
 
 def drop_key(*, seed: int, epoch: int, group: int) -> torch.Tensor:
-    """What tells one epoch's masks of one group of blocks from all others, (1,) int64 on the CPU.
-
-    A tensor, and not a number of the step's graph: XLA would compile the step again for every epoch.
+    """Compute the key from which all masks of one epoch and drop group are drawn.
 
     Args:
-        seed, epoch: of the run.
-        group: 0-based number of the group of consecutive blocks that share a scheme.
+        seed: the recipe's seed.
+        epoch: the epoch, from 0.
+        group: number of the drop group, from 0 (see `CodedNetwork`).
+
+    Returns:
+        (1,) int64 on the CPU. It is a tensor because XLA would compile the step again for every new Python number.
     """
     key = torch.tensor([seed], dtype=torch.int64)
     for part in (epoch, group):
@@ -32,16 +34,16 @@ def drop_key(*, seed: int, epoch: int, group: int) -> torch.Tensor:
 
 
 def drop_mask(indices_B: torch.Tensor, key: torch.Tensor, *, length: int, p_drop: float) -> torch.Tensor:
-    """DropSubNNs' factors for one group of blocks.
+    """Draw the factors by which dropSubNNs multiplies the subNNs of one drop group.
 
     Args:
         indices_B: (B,) int64, the samples' numbers in the training set.
-        key: `drop_key` on the device of ``indices_B``.
+        key: result of `drop_key`, on the device of ``indices_B``.
         length: N, the number of subNNs.
         p_drop: probability of dropping a subNN, 0 <= p < 1.
 
     Returns:
-        (B, N) float32 on the same device: 0 where dropped, 1 / (1 - p_drop) elsewhere.
+        (B, N) float32 on the same device: 0 for dropped subNNs, 1 / (1 - p_drop) for the others.
     """
     words_B = _mix(key + indices_B)
     columns_N = torch.arange(length, dtype=torch.int64, device=indices_B.device)
@@ -51,7 +53,7 @@ def drop_mask(indices_B: torch.Tensor, key: torch.Tensor, *, length: int, p_drop
 
 
 def _mix(words: torch.Tensor) -> torch.Tensor:
-    """SplitMix64's output for each state: int64 in, int64 out, overflow wraps."""
+    """Compute SplitMix64's output for each state, int64 to int64; overflow wraps around."""
     words = words + _INCREMENT
     words = (words ^ _shift(words, 30)) * _FIRST
     words = (words ^ _shift(words, 27)) * _SECOND
@@ -59,9 +61,9 @@ def _mix(words: torch.Tensor) -> torch.Tensor:
 
 
 def _shift(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """A logical right shift of int64 by 1 to 62 bits.
+    """Shift int64 right by 1 to 62 bits, filling with zeros.
 
-    The sign is moved by itself: XLA divides where PyTorch shifts, and the two differ for negative numbers.
+    The sign bit is shifted separately: XLA divides instead of shifting, which differs for negative numbers.
     """
     sign = (words < 0).to(torch.int64) * (1 << (63 - bits))
     return ((words & (2**63 - 1)) >> bits) + sign

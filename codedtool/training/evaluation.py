@@ -1,4 +1,4 @@
-"""Evaluation (table 2 and figure 4): accuracy, losses and early decoders, exact for any number of ranks."""
+"""Evaluation of a network on images (table 2, figure 4); the result is the same for any number of ranks."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ def evaluate(
     *,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Evaluate without dropping, padding or test-time augmentation; every rank gets the result over all ranks.
+    """Measure accuracy, losses and early decoders, without dropSubNNs, padding or test-time augmentation.
 
     Args:
-        network: left in the mode it was in.
-        split: the images; each is seen once over all ranks.
-        normalization: what the network was trained with.
-        recipe: its eval_size and batch_size are used.
+        network: the network; it is evaluated in evaluation mode and then put back into its mode.
+        split: the images; the ranks share them, and each image is used once.
+        normalization: normalization of the images that the network was trained on.
+        recipe: gives eval_size and batch_size.
+        runtime: the device of the network.
+        progress: called with the state of the work.
 
     Returns:
-        `Totals.means`, with the early decoders' accuracy per block.
+        `Totals.means` over all ranks, with the accuracy of every early decoder.
     """
     was_training = network.training
     network.eval()

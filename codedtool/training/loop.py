@@ -1,4 +1,4 @@
-"""The training loop and the evaluation: they know a network, batches and a `Runtime`, and no device."""
+"""The training loop; it works with a network, batches and a `Runtime`, and is the same for every device."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from codedtool.training.runtime import Runtime
 from codedtool.training.sync_bn import average_statistics
 from codedtool.training.totals import DivergedError, FiniteWatch, Totals, all_finite, stacked
 
-# Steps between two looks at what only the device, or another rank, knows.
+# Steps between two checks of values that only the device or another rank has; each check waits for them.
 _LOOK_EVERY = 20
 
 _REPORT_SECONDS = 0.5
 
 
 class Interrupted(Exception):  # noqa: N818  # not an error: the user asked for it
-    """Training stopped because it was asked to; the last checkpoint is where it stopped."""
+    """Training stopped on request, after saving a checkpoint; the message says how to continue."""
 
 
 class Trainer:
-    """Everything that one training run holds in memory, and the loop over its epochs.
+    """The state of one training, and the loop over its epochs.
 
     Args:
-        run: where checkpoints and metrics go.
-        network: on the runtime's device already.
-        prepared: what `Runtime.prepare` made of it.
+        run: the run that receives checkpoints and metrics.
+        network: the network, already on the runtime's device.
+        prepared: the result of `Runtime.prepare` for this network.
         data: the data set.
         runtime: the device.
-        budget: polled after every step; asking it to stop saves a checkpoint and raises `Interrupted`.
-        progress: where to report.
+        budget: polled after every step; when it asks to stop, a checkpoint is saved and `Interrupted` raised.
+        progress: called with the state of the work.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; what is left over of its images is not used in it."""
+        """Optimizer steps per epoch; images that do not fill a batch are not used in that epoch."""
         return num_train_batches(self.data.train, self.recipe.batch_size)
 
     def fit(self) -> None:
-        """Train from where the counters stand to the last epoch; a checkpoint and a row of metrics after each.
+        """Train from the current epoch and step to the last epoch; save checkpoint and metrics after every epoch.
 
         Raises:
             Interrupted: the budget asked to stop; a checkpoint was saved first.
-            DivergedError: a loss or a weight is not finite; names the step, the term and the last good checkpoint.
+            DivergedError: a loss or a weight is not finite; the message names step, term and last good checkpoint.
             InputError: a checkpoint could not be written.
         """
         board = None
@@ -128,14 +128,17 @@ class Trainer:
 
     @property
     def evaluated(self) -> CodedNetwork:
-        """The network to evaluate and keep: the moving average where there is one."""
+        """The network to evaluate and save: the moving average if there is one."""
         if self.average is None:
             return self.network
         assert isinstance(self.average.module, CodedNetwork)
         return self.average.module
 
     def save(self, *, best: bool = False) -> None:
-        """Write a checkpoint of where the loop stands; every rank calls it.
+        """Save a checkpoint of the current state; every rank must call it.
+
+        Args:
+            best: make it the best checkpoint too.
 
         Raises:
             DivergedError: the weights are not finite; nothing is written.
@@ -157,7 +160,7 @@ class Trainer:
                 "world_size": self.runtime.world_size,
             }
             if self.average is not None:
-                # The weights that are saved are the average's; these are the ones that training goes on with.
+                # The saved weights are the average's; training continues with these.
                 state["network"] = self.network.state_dict()
                 state["average"] = int(self.average.n_averaged)
             name = f"e{self.epoch:04d}s{self.step:06d}"
@@ -165,7 +168,7 @@ class Trainer:
         self._last_save = time.monotonic()
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Go back to where `save` was called."""
+        """Restore the state of a checkpoint that `save` wrote."""
         self.evaluated.load_state_dict(weights)
         if self.average is not None:
             self.network.load_state_dict(state["network"])
@@ -174,8 +177,8 @@ class Trainer:
         self.runtime.restore(state["runtime"])
         if state["world_size"] != self.runtime.world_size and self.runtime.is_main:
             warnings.warn(
-                f"the checkpoint was written by {state['world_size']} processes, this run has "
-                f"{self.runtime.world_size}: BatchNorm sees other batches, so the run goes on, but not bit for bit",
+                f"the checkpoint was written by {state['world_size']} processes, and now there are "
+                f"{self.runtime.world_size}: BatchNorm sees other batches, so the result will not be bit-identical",
                 stacklevel=2,
             )
         self.epoch, self.step = state["epoch"], state["step"]
@@ -185,7 +188,7 @@ class Trainer:
             self._totals.sums = state["sums"].to(self.runtime.device)
 
     def _train_epoch(self, start: float) -> None:
-        """The steps of the current epoch that are still to do."""
+        """Do the remaining steps of the current epoch."""
         recipe, runtime = self.recipe, self.runtime
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate(self.epoch)
@@ -217,17 +220,18 @@ class Trainer:
         keys: Sequence[torch.Tensor],
         watch: FiniteWatch,
     ) -> None:
-        """One optimizer step; the losses of micro-batches and ranks are shares of the mean over the global batch.
+        """Do one optimizer step.
 
-        With several micro-batches the gradients are those of the whole batch, except that BatchNorm normalises, and
-        counts into its running statistics, each micro-batch by itself. Where unreadable images were left out, the
-        shares stay those of the whole batch, so that such a step is a little smaller.
+        The loss of every micro-batch and rank is weighted so that the sum is the mean over the global batch. The
+        gradients of several micro-batches are those of the whole batch, except that BatchNorm normalises every
+        micro-batch by itself. The weights do not change when unreadable images were skipped, so such a step is a
+        little smaller.
         """
         recipe, runtime = self.recipe, self.runtime
         if not len(targets):
             raise InputError(
-                f"no image of a batch of epoch {self.epoch + 1} can be read: --skip-bad-images is for a few bad files; "
-                "look at the data set"
+                f"no image of one batch in epoch {self.epoch + 1} can be read: `skip_bad_images` is meant for a few "
+                "bad files; check the data set"
             )
         micro = recipe.micro_batch or len(targets)
         parts = list(zip(images.split(micro), targets.split(micro), indices.split(micro), strict=True))
@@ -253,7 +257,11 @@ class Trainer:
             self.average.update_parameters(self.network)
 
     def _poll(self, watch: FiniteWatch | None = None, first_step: int = 0) -> None:
-        """Stop or save when it is time; all ranks decide the same, so several look at each other only now and then."""
+        """Stop, or save a checkpoint, when it is time.
+
+        All ranks must decide the same. With several ranks they agree every `_LOOK_EVERY` steps only, because
+        agreeing makes them wait for each other.
+        """
         stop = self.budget.stop_reason() is not None
         within_epoch = watch is not None
         waited = time.monotonic() - self._last_save
@@ -268,10 +276,10 @@ class Trainer:
             self.save()
         if stop:
             last = self.run.checkpoints.index()["last"]
-            raise Interrupted(f"checkpoint {last} is saved; go on with --resume --run-name {self.run.name}")
+            raise Interrupted(f"checkpoint {last} is saved; continue with `resume` and `run_name` {self.run.name}")
 
     def _check(self, watch: FiniteWatch, first_step: int) -> None:
-        """Raise DivergedError when a loss since ``first_step`` of this epoch was not finite."""
+        """Raise DivergedError if a loss since ``first_step`` of this epoch was not finite."""
         bad = watch.first_bad()
         if bad is not None:
             steps, term = bad
@@ -282,15 +290,15 @@ class Trainer:
     def _advice(self) -> str:
         last = self.run.checkpoints.index().get("last")
         good = f"the last good checkpoint is {self.run.checkpoints.folder / last}" if last else "no checkpoint yet"
-        return f"{good}; train again with a lower --lr or --mu" + (
-            "" if self.recipe.precision == "fp32" else ", or with --precision fp32"
+        return f"{good}; train again with a lower `lr` or `mu`" + (
+            "" if self.recipe.precision == "fp32" else ", or with `precision` fp32"
         )
 
     def _where(self) -> str:
         return f"epoch {self.epoch}, step {self.step}" if self.step else f"epoch {self.epoch}"
 
     def _report(self, seconds: float, first_step: int) -> None:
-        """Progress with this process's own running means; nobody waits for another rank."""
+        """Report progress with this rank's own running means, so that no rank waits for another."""
         means = self._totals.means()
         images = (self.step - first_step) * self.recipe.batch_size
         rate = images / max(seconds, 1e-9)
@@ -307,7 +315,7 @@ class Trainer:
         return Totals(self.network.block_names, self.runtime.device, decoders=False)
 
     def _drop_masks(self, indices_B: torch.Tensor, keys: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
-        """One (B, N) mask per group of consecutive blocks with one scheme; None where nothing is dropped."""
+        """Draw dropSubNNs' masks: one (B, N) per drop group of the network; None if nothing is dropped."""
         if self.recipe.p_drop == 0:
             return None
         lengths = self.network.drop_group_lengths
@@ -317,7 +325,7 @@ class Trainer:
         ]
 
     def _train_batches(self) -> Iterable[Batch]:
-        """What is left of this epoch: this rank's part of every batch."""
+        """Make the remaining batches of this epoch: this rank's part of each."""
         recipe = self.recipe
         augmentation = Augmentation(
             normalization=self.run.normalization,
@@ -344,7 +352,7 @@ class Trainer:
 
 
 def _flat(means: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """One flat row: ``train_loss``, ``train_coding_loss_s3.1``, …"""
+    """Flatten means into one row of metrics: ``train_loss``, ``train_coding_loss_s3.1``, ..."""
     row = {f"{prefix}_loss": means["loss"], f"{prefix}_accuracy": means["accuracy"]}
     for kind in ("coding_loss", "decoder_accuracy"):
         row |= {f"{prefix}_{kind}_{block}": value for block, value in means.get(kind, {}).items()}
@@ -352,6 +360,6 @@ def _flat(means: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Format seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""The optimizer of the recipes, and the moving average of the weights."""
+"""The optimizer, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from codedtool.training.recipe import Recipe
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with the recipe's momentum and weight decay (section 4.1); the learning rate is set per epoch by the loop.
+    """Build SGD with the recipe's momentum and weight decay (section 4.1); the loop sets the learning rate per epoch.
 
-    With ``norm_decay`` off, parameters of one dimension (BatchNorm) are not decayed, as in timm.
+    Without ``norm_decay``, one-dimensional parameters (BatchNorm) have no weight decay, as in timm.
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
@@ -28,7 +28,7 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 def build_average(network: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The exponential moving average of weights and buffers, or None where the recipe has none."""
+    """Build the exponential moving average of weights and buffers; None if the recipe's ``ema_decay`` is 0."""
     if recipe.ema_decay == 0:
         return None
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)

@@ -1,12 +1,12 @@
-"""A `Run`: a directory that describes itself, so that whatever comes after training needs nothing else.
+"""A training run on disk: a directory that describes itself, so that analyses need nothing else.
 
 runs/
-    latest            the name of the last run that was begun
+    latest            name of the run that was begun or resumed last
     NAME/
-        config.json   format, recipe, which scheme codes which stage, versions
-        classes.json  the class list, in the order of the schemes' rows
+        config.json   format version, recipe, the scheme of every coded stage, origin of the run
+        classes.json  class names, in the order of the schemes' rows
         schemes/      one .npy per coded stage
-        metrics.csv   one row per epoch; metrics.jsonl has the same rows
+        metrics.csv   one row per epoch; metrics.jsonl holds the same rows
         checkpoints/  see `codedtool.training.checkpoint`
 """
 
@@ -21,17 +21,19 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.errors import InputError
 from codedtool.files import write_atomically
+from codedtool.models.network import CodedNetwork
+from codedtool.models.presets import build_network
+from codedtool.models.variant import Variant
+from codedtool.training.checkpoint import CheckpointStore, Which
 from codedtool.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from codedtool.models.network import CodedNetwork
-    from codedtool.training.checkpoint import CheckpointStore, Which
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -44,11 +46,11 @@ class Run:
     """One training run on disk.
 
     Attributes:
-        path: its directory.
-        recipe: the resolved recipe; ``recipe.data`` and ``recipe.preset`` name the data set and the architecture.
-        schemes: stage name -> the scheme that codes it.
+        path: directory of the run.
+        recipe: every value of the training; ``recipe.data`` and ``recipe.preset`` name data set and architecture.
+        schemes: stage name -> its coding scheme.
         classes: class names, in the order of the schemes' rows.
-        normalization: of the images that the network was trained with.
+        normalization: normalization of the training images.
     """
 
     path: Path
@@ -69,21 +71,23 @@ class Run:
         folder: Path = DEFAULT_FOLDER,
         provenance: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Begin a run: its directory appears whole or not at all, and becomes the latest.
+        """Make the directory of a new run, whole or not at all, and let `latest` name it.
 
         Args:
-            name: of the new directory; None takes the data set's name and the next free number.
-            provenance: how the run came to be (command, versions), plain JSON types.
+            recipe, schemes, classes, normalization: as the attributes.
+            name: name of the new directory; None: the data set's name and the next free number.
+            folder: folder of all runs.
+            provenance: plain JSON types to be stored in config.json (command, versions).
 
         Raises:
-            InputError: the name is taken or no folder name, or writing failed.
+            InputError: the name is taken or cannot be a folder's name, or writing failed.
         """
         kind = recipe.data.partition(":")[0]
         target = folder / (name or _free_name(folder, kind))
         if target.parent != folder or target.name in ("", ".", "..", _LATEST) or target.name.startswith("."):
-            raise InputError(f"--run-name {name!r} must be the name of one folder, and not {_LATEST!r}")
+            raise InputError(f"`run_name` {name!r} must be the name of one folder, and not {_LATEST!r}")
         if target.exists():
-            raise InputError(f"{target} exists already: pass --resume to go on with it, or another --run-name")
+            raise InputError(f"{target} exists already: continue it with `resume`, or give another `run_name`")
         document = {
             "format": _FORMAT,
             "recipe": recipe.to_json(),
@@ -110,13 +114,26 @@ class Run:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, folder: Path = DEFAULT_FOLDER) -> Run:
-        """Read a run's description; nothing heavy is read.
+        """Read the description of a run; weights are read later, by `load_network`.
 
         Args:
-            path: a run directory, or the name of one in ``folder``; None: the latest.
+            path: directory of a run, or its name in ``folder``; None: the run that was begun or resumed last.
+            folder: folder of all runs.
 
         Raises:
-            InputError: no such run, or a directory that is not (all of) a run; names the file and the fix.
+            InputError: no such run, or an incomplete or damaged one; the message names the file and the fix.
+
+        Example:
+            >>> import tempfile
+            >>> from codedtool.data import load_dataset
+            >>> from codedtool.training.recipe import recipe_for
+            >>> data = load_dataset("digits")
+            >>> recipe = recipe_for("digits").with_values({"preset": "resnext_tiny"})
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     _ = Run.create(recipe, {}, data.classes, data.normalization, name="plain", folder=Path(folder))
+            ...     run = Run.load(Path(folder) / "plain")
+            >>> run.name, run.num_classes, run.recipe.preset
+            ('plain', 10, 'resnext_tiny')
         """
         directory = _find(path, folder)
         document = _read_json(directory / "config.json", dict)
@@ -134,74 +151,67 @@ class Run:
                 mean=tuple(document["normalization"]["mean"]), std=tuple(document["normalization"]["std"])
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{directory}/config.json is not a run's: {error!r} is missing or wrong") from None
+            raise InputError(f"{directory}/config.json describes no run: {error!r} is missing or wrong") from None
         schemes = {}
         for stage, (file, sha256) in entries.items():
             schemes[stage] = CodingScheme.load(directory / file)
             if schemes[stage].sha256 != sha256:
                 raise InputError(
-                    f"{directory / file} is not the scheme the run was trained with: its sha256 is "
+                    f"{directory / file} is not the scheme that the run was trained with: its sha256 is "
                     f"{schemes[stage].sha256[:12]}…, config.json says {sha256[:12]}…; restore the file"
                 )
         return cls(directory, recipe, schemes, tuple(str(name) for name in classes), normalization)
 
     @property
     def name(self) -> str:
-        """The directory's name."""
+        """Name of the run's directory."""
         return self.path.name
 
     @property
     def checkpoints(self) -> CheckpointStore:
-        """The run's checkpoints."""
-        from codedtool.training.checkpoint import CheckpointStore
-
+        """Checkpoints of the run."""
         return CheckpointStore(self.path / "checkpoints")
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.classes)
 
     def make_latest(self) -> None:
-        """Let ``latest`` beside the run name it."""
+        """Write the run's name into the file ``latest`` beside it."""
         write_atomically(self.path.parent / _LATEST, f"{self.name}\n".encode())
 
     def metadata(self) -> dict[str, str]:
-        """What is stored with weights so that they are never used with other schemes."""
+        """Return the text stored with weights so that they are never used with another preset or other schemes."""
         return {"preset": self.recipe.preset} | {
             f"scheme.{stage}": scheme.sha256 for stage, scheme in self.schemes.items()
         }
 
     def check_metadata(self, metadata: Mapping[str, str], what: str) -> None:
-        """Raise InputError unless weights with ``metadata`` were trained with this run's preset and schemes."""
+        """Raise InputError unless ``metadata`` names this run's preset and schemes; ``what`` names the weights."""
         mine = self.metadata()
         for key in sorted(mine.keys() | metadata.keys()):
             if mine.get(key) != metadata.get(key):
                 raise InputError(
                     f"{what} belongs to another network: its {key} is {metadata.get(key, 'none')}, this run's is "
-                    f"{mine.get(key, 'none')}; weights and schemes only fit together"
+                    f"{mine.get(key, 'none')}; weights work only with the schemes they were trained with"
                 )
 
     def build_network(self) -> CodedNetwork:
-        """The run's network with new weights from the recipe's seed, on the CPU, in training mode."""
-        import torch
-
-        from codedtool.models.presets import build_network
-        from codedtool.models.variant import Variant
-
+        """Build the run's network with new weights from the recipe's seed, on the CPU, in training mode."""
         variant = Variant(**{field.name: getattr(self.recipe, field.name) for field in dataclasses.fields(Variant)})
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(self.recipe.seed)
             return build_network(self.recipe.preset, self.schemes, num_classes=self.num_classes, variant=variant)
 
     def load_network(self, which: Which = "best") -> CodedNetwork:
-        """The trained network, on the CPU, in evaluation mode.
+        """Load the trained network, on the CPU, in evaluation mode.
 
         Args:
             which: best (highest validation accuracy), last or previous.
 
         Raises:
-            InputError: no such checkpoint, a damaged one, or weights of another network.
+            InputError: a missing or damaged checkpoint, or weights of another network.
         """
         checkpoint = self.checkpoints.load(which, weights_only=True)
         self.check_metadata(checkpoint.metadata, f"checkpoint {self.checkpoints.folder / checkpoint.name}")
@@ -210,7 +220,7 @@ class Run:
         return network.eval()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, one per finished epoch; empty before the first."""
+        """Read metrics.jsonl: one row per finished epoch; empty before the first."""
         try:
             text = (self.path / "metrics.jsonl").read_text()
         except FileNotFoundError:
@@ -218,7 +228,7 @@ class Run:
         return [json.loads(line) for line in text.splitlines()]
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Replace metrics.csv and metrics.jsonl by ``rows``: written whole, so a resumed run cannot repeat a row."""
+        """Replace metrics.csv and metrics.jsonl by ``rows``; both are written whole, so a resume repeats no row."""
         buffer = io.StringIO()
         if rows:
             writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
@@ -237,26 +247,26 @@ def _free_name(folder: Path, kind: str) -> str:
 
 
 def _find(path: str | os.PathLike[str] | None, folder: Path) -> Path:
-    """The directory that ``path`` (None: ``latest``) means."""
+    """Find the directory of run ``path``; None means the run that ``latest`` names."""
     if path is None:
         try:
             name = (folder / _LATEST).read_text().strip()
         except OSError:
             raise InputError(
-                f"no run yet: {folder / _LATEST} does not exist; train one (codedtool train) or pass --run PATH"
+                f"no run yet: {folder / _LATEST} does not exist; train one (codedtool train), or name a run's folder"
             ) from None
         path = name
     for candidate in (folder / path, Path(path)):
         if candidate.is_dir() and candidate != folder:
             return candidate
-    raise InputError(f"--run {path}: no such run, neither {folder / path} nor {path} is a folder")
+    raise InputError(f"there is no run {path}: neither {folder / path} nor {path} is a folder")
 
 
 def _read_json(path: Path, kind: type) -> Any:
     try:
         document = json.loads(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"{path.parent} is not a run: it has no {path.name}; give a folder made by train") from None
+        raise InputError(f"{path.parent} is not a run: it has no {path.name}; name a trained run's folder") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); restore it or train again") from None
     if not isinstance(document, kind):

@@ -1,4 +1,4 @@
-"""Which scheme file codes which stage of which preset, from what the command line gives."""
+"""Choosing a preset and the coding scheme of each of its stages from scheme files."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from codedtool.coding.pairing import joint_distance_histogram
+from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.models.presets import PRESETS, assign_schemes, get_preset, preset_for
 
-# Small images get the small network, where the scheme fits it.
+# Data sets of small images get the small network if the scheme fits it.
 _SMALL_DATA = ("digits", "synthetic")
 _SMALL_PRESET = "coded_resnext_tiny"
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A network, not yet built.
+    """A preset and the schemes of its stages.
 
     Attributes:
-        preset: its architecture.
-        schemes: stage -> the scheme that codes it.
-        sources: stage -> the file it was read from.
-        siblings: the stages whose file was not given but found beside one that was.
+        preset: name of the architecture.
+        schemes: stage -> its coding scheme.
+        sources: stage -> the file of its scheme.
+        siblings: stages whose scheme file was not given, but found beside a given one.
         num_classes: K.
     """
 
@@ -39,19 +39,19 @@ class Assignment:
     num_classes: int
 
     def lines(self) -> list[str]:
-        """For people: the preset, then one line per stage."""
+        """Describe the assignment for people: the preset, then one line per stage."""
         lines = [f"{self.preset}, K={self.num_classes}"]
         for stage in get_preset(self.preset).stages:
             if stage in self.schemes:
                 scheme = self.schemes[stage]
-                found = ", the sibling of what was given" if stage in self.siblings else ""
+                found = ", the sibling of the given scheme" if stage in self.siblings else ""
                 lines.append(f"  {stage}  r = {scheme.act}/{scheme.length}  {self.sources[stage]}{found}")
             else:
                 lines.append(f"  {stage}  r = 1")
         return lines
 
     def provenance(self) -> dict[str, Any]:
-        """Where the schemes came from, plain JSON types."""
+        """Return the file of every stage's scheme, as plain JSON types."""
         return {"sources": {stage: str(path) for stage, path in self.sources.items()}}
 
 
@@ -63,25 +63,25 @@ def assign(
     stages: Sequence[str] | None = None,
     uncoded_stages: Sequence[str] = (),
 ) -> Assignment:
-    """Read the schemes and give every coded stage one: those given, then their siblings in the same folder.
+    """Read scheme files and give every coded stage a scheme; stages without one get a sibling from the same folder.
 
     Args:
-        paths: scheme files; each codes the stage of its ratio, or the one at its place in ``stages``.
-        preset: the architecture; None: the one that the first scheme fits (the tiny one for small images).
-        data: the data set's name, where it is known.
-        stages: one per path.
-        uncoded_stages: stay plain.
+        paths: scheme files; each codes the stages of its ratio, or the stage at its place in ``stages``.
+        preset: name of the architecture; None: the one that the first scheme fits (the tiny one for small images).
+        data: name of the data set, if known.
+        stages: one stage name per path.
+        uncoded_stages: stages that stay plain.
 
     Raises:
-        InputError: no scheme and no preset, a file that is no scheme, or one that does not fit.
+        InputError: neither scheme nor preset, a file that is no scheme, or a scheme that does not fit.
     """
     given = [(CodingScheme.load(path), path) for path in paths]
     if preset is None:
         preset = _preset_of([scheme for scheme, _ in given], data)
     if not given and get_preset(preset).ratios and set(get_preset(preset).ratios) - set(uncoded_stages):
         raise InputError(
-            f"--preset {preset} has coded stages: pass a --scheme, or --preset {preset.removeprefix('coded_')} "
-            "for the plain control"
+            f"`preset` {preset} has coded stages and no scheme was given: give a scheme, or `preset` "
+            f"{preset.removeprefix('coded_')} for the plain control"
         )
     found: dict[str, Path] = {}
 
@@ -105,14 +105,14 @@ def assign(
 
 
 def permuted(schemes: Mapping[str, CodingScheme], seed: int) -> dict[str, CodingScheme]:
-    """The schemes with other classes for their codewords and other places for their columns (section 3.2.1).
+    """Reorder the rows and columns of schemes at random (section 3.2.1).
 
-    All rules and distances stay as they are, those between a class's codewords of several stages too: one random order
-    of the rows serves all stages. Each distinct scheme has an order of its columns of its own.
+    Column sums and distances stay the same. One order of the rows serves all stages, so the joint distances of a
+    class's codewords in several stages stay the same too. Each distinct scheme gets its own order of columns.
 
     Args:
         schemes: stage -> scheme.
-        seed: of the orders; 0: the schemes as they are.
+        seed: seed of the orders; 0: no reordering.
     """
     if not seed or not schemes:
         return dict(schemes)
@@ -123,10 +123,17 @@ def permuted(schemes: Mapping[str, CodingScheme], seed: int) -> dict[str, Coding
 
 
 def find_sibling(scheme: CodingScheme, path: Path, ratio: Fraction) -> tuple[CodingScheme, Path] | None:
-    """The scheme of ratio ``ratio`` and the same K and N in the folder of ``path``; None where there is none.
+    """Find a scheme of another ratio with the same K and N in the folder of ``path``.
 
-    The file of the same name but for the ratio (c100_8of20 beside c100_4of20) goes before any other; of several others,
-    the one whose rows, side by side with these, lie farthest apart: the one that was ordered for them.
+    The file whose name differs only in the ratio (c100_8of20 beside c100_4of20) comes first. Of several other files,
+    the one with the largest joint minimum distance to ``scheme`` is taken, because its rows were ordered for it.
+
+    Args:
+        scheme, path: the given scheme and its file.
+        ratio: N_act / N of the wanted scheme.
+
+    Returns:
+        The scheme and its file; None if there is none.
 
     Raises:
         InputError: several fit equally well.
@@ -142,18 +149,18 @@ def find_sibling(scheme: CodingScheme, path: Path, ratio: Fraction) -> tuple[Cod
         try:
             other = CodingScheme.load(candidate)
         except InputError:
-            continue  # a file that is no scheme is no sibling
+            continue  # not a scheme
         if _shape(other) == (scheme.num_classes, scheme.length, act):
             matches.append((other, candidate))
     if len(matches) > 1:
-        # By the joint minimum distance, then by how few pairs are at it.
+        # Sort by the joint minimum distance, then by how few pairs of classes have it.
         closeness = [next(iter(joint_distance_histogram([scheme, other]).items())) for other, _ in matches]
         best = max(closeness, key=lambda pair: (pair[0], -pair[1]))
         matches = [match for match, pair in zip(matches, closeness, strict=True) if pair == best]
     if len(matches) > 1:
         names = ", ".join(str(candidate) for _, candidate in matches)
         raise InputError(
-            f"several schemes of ratio {act}/{scheme.length} lie beside {path} ({names}); name one with --scheme"
+            f"several schemes of ratio {act}/{scheme.length} lie beside {path} ({names}); give one of them too"
         )
     return matches[0] if matches else None
 
@@ -165,7 +172,7 @@ def _shape(scheme: CodingScheme) -> tuple[int, int, int]:
 def _preset_of(schemes: Sequence[CodingScheme], data: str | None) -> str:
     if not schemes:
         plain = ", ".join(name for name, preset in PRESETS.items() if not preset.ratios)
-        raise InputError(f"pass --scheme FILE.npy, or for a plain network --preset with one of {plain}")
+        raise InputError(f"give a scheme (a .npy file), or for a plain network one of these as `preset`: {plain}")
     small = data is not None and data.partition(":")[0] in _SMALL_DATA
     if small and schemes[0].length == get_preset(_SMALL_PRESET).num_subnns:
         return _SMALL_PRESET

@@ -22,10 +22,11 @@ from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.training.checkpoint import Which
+from codedtool.training.devices import opened_runtime
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import Run
-from codedtool.training.runtime import Runtime, opened_runtime
-from codedtool.training.train import check_same_classes, load_run_data
+from codedtool.training.run_data import check_same_classes, load_run_data
+from codedtool.training.runtime import Runtime
 
 Value = TypeVar("Value")
 

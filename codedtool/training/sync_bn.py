@@ -1,8 +1,8 @@
-"""BatchNorm over the images of all ranks, on any device (``--sync-bn``).
+"""BatchNorm over the images of all ranks (the recipe's ``sync_bn``), and averaging of BatchNorm's statistics.
 
-`torch.nn.SyncBatchNorm` does this on CUDA alone; this one is written with an all-reduce that has a gradient, so that
-gloo on CPUs can reproduce a single process. Without the option every rank normalises its own images, as the authors'
-code does, and the running statistics are averaged over ranks (timm's ``--dist-bn reduce``).
+`torch.nn.SyncBatchNorm` works on CUDA alone. This one uses an all-reduce that has a gradient, so that processes on CPUs
+(gloo) reproduce a single process. Without ``sync_bn`` every rank normalises its own images, as in the authors' code,
+and the running statistics are averaged over ranks (timm calls this ``dist-bn reduce``).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from codedtool.training.runtime import Runtime
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose batch is that of all ranks; same parameters, buffers and state dict."""
+    """BatchNorm2d with the statistics of all ranks' images; parameters, buffers and state dict are the same."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> (B, C, H, W), normalised by the mean and variance over all ranks' B, H and W."""
+        """Normalise ``input`` (B, C, H, W) by mean and variance over B, H and W of all ranks."""
         if not self.training:
             return super().forward(input)
         from torch.distributed.nn.functional import all_reduce
@@ -27,7 +27,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         sums = all_reduce(sums)
         count = sums[-1].detach()
         mean_C = sums[:-1] / count
-        # The deviations are summed in a second round: a mean of squares minus a squared mean loses digits.
+        # A second all-reduce sums the squared deviations: the mean of squares minus the squared mean loses digits.
         centred_BCHW = x_BCHW - mean_C[:, None, None]
         variance_C = all_reduce((centred_BCHW**2).sum((0, 2, 3))) / count
         with torch.no_grad():
@@ -46,9 +46,9 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronize_batch_norm(network: nn.Module) -> None:
-    """Turn every BatchNorm2d of ``network`` into a `SyncBatchNorm2d`, in place and with its values.
+    """Turn every BatchNorm2d of ``network`` into a `SyncBatchNorm2d`, in place.
 
-    Only the class changes: parameters, buffers and hooks stay the objects they were.
+    Only the class changes; parameters, buffers and hooks stay the same objects.
     """
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
@@ -56,9 +56,10 @@ def synchronize_batch_norm(network: nn.Module) -> None:
 
 
 def average_statistics(network: nn.Module, runtime: Runtime) -> None:
-    """Average every rank's running statistics of BatchNorm over ranks, in place; one reduction for all of them.
+    """Average the running statistics of BatchNorm over ranks, in place, in one reduction.
 
-    Running statistics are linear in the batches' own, so it does not matter when, or how often, this is done.
+    Running statistics are linear in the statistics of the batches, so it does not matter when or how often this is
+    done.
     """
     statistics = [
         statistic

@@ -1,4 +1,4 @@
-"""Sums over the images of an epoch, kept on the device so that no step waits for the host."""
+"""Sums of losses and hits over an epoch's images, kept on the device so that no step waits for the host."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from codedtool.errors import CodedtoolError
 
 
 class DivergedError(CodedtoolError):
-    """The loss or the weights are no longer finite. Exit code 3."""
+    """The loss or the weights are not finite. Exit code 3."""
 
     exit_code = 3
 
 
 class Totals:
-    """Running sums of losses and hits over images, exact under any split over ranks because they are only added.
+    """Running sums of losses and hits over images; the sums of several ranks can be added up.
 
     Args:
         blocks: names of the coded blocks, in order.
-        device: where the sums live.
-        decoders: also count the early decoders' hits.
+        device: device of the sums.
+        decoders: also count the hits of the early decoders.
 
-    The layout of the one float64 vector is: images, hits, classification loss, then per block the coding loss,
-    then, with ``decoders``, per block the early decoder's hits.
+    Attributes:
+        sums: one float64 vector: images, hits, classification loss, the coding loss of every block, and with
+            ``decoders`` the early decoder's hits of every block.
     """
 
     def __init__(self, blocks: Sequence[str], device: torch.device, *, decoders: bool) -> None:
@@ -44,11 +45,11 @@ class Totals:
         """Add a batch.
 
         Args:
-            loss: () classification loss, mean over the batch.
-            coding_losses: (blocks,) coding losses, means over the batch.
+            loss: scalar classification loss, mean over the batch.
+            coding_losses: (number of blocks,) coding losses, means over the batch.
             logits_BK: (B, K).
-            targets_B: (B,) int64.
-            decoded: per block the (B,) classes of the early decoder.
+            targets_B: (B,) int64 classes.
+            decoded: per block, the (B,) classes that its early decoder predicts.
         """
         num_images = targets_B.shape[0]
         hits = (logits_BK.argmax(1) == targets_B).sum()
@@ -62,13 +63,13 @@ class Totals:
         self.sums += torch.cat([part.to(torch.float64) for part in parts])
 
     def means(self, sums: torch.Tensor | None = None) -> dict[str, Any]:
-        """The means over images, as Python numbers; waits for the device.
+        """Compute means over images, as Python numbers; waits for the device.
 
         Args:
-            sums: the sums over all ranks; None takes this process's own.
+            sums: sums over all ranks; None: this rank's own sums.
 
         Returns:
-            ``num_images``, ``accuracy``, ``loss``, ``coding_loss`` (block -> value) and, where counted,
+            ``num_images``, ``accuracy``, ``loss``, ``coding_loss`` (block -> value) and, if counted,
             ``decoder_accuracy`` (block -> value).
         """
         values = (self.sums if sums is None else sums).tolist()
@@ -89,7 +90,12 @@ class Totals:
 
 
 class FiniteWatch:
-    """Remembers on the device the first step whose loss was not finite, and in which term, without waiting for it."""
+    """Watch that remembers, on the device, the first step with a loss that is not finite, and the term.
+
+    Args:
+        blocks: names of the coded blocks, in order.
+        device: device of the losses.
+    """
 
     def __init__(self, blocks: Sequence[str], device: torch.device) -> None:
         self._terms = ("classification loss", *(f"coding loss of block {name}" for name in blocks))
@@ -98,20 +104,22 @@ class FiniteWatch:
         self._bad_terms = torch.zeros(len(self._terms), dtype=torch.bool, device=device)
 
     def see(self, loss: torch.Tensor, coding_losses: torch.Tensor) -> None:
-        """Look at the loss terms of one forward."""
+        """Check the loss terms of one forward pass; does not wait for the device."""
         bad_terms = ~torch.isfinite(torch.cat([loss.detach().reshape(1), coding_losses.detach()]))
         first = (self._bad_step < 0) & bad_terms.any()
         self._bad_step = torch.where(first, self._step, self._bad_step)
         self._bad_terms = torch.where(first, bad_terms, self._bad_terms)
 
     def next_step(self) -> None:
-        """An optimizer step is done."""
+        """Count an optimizer step."""
         self._step = self._step + 1
 
     def first_bad(self) -> tuple[int, str] | None:
-        """(Steps seen before it, the first term) of the first loss that was not finite, or None; waits for the device.
+        """Find the first loss that was not finite; waits for the device.
 
-        A coding loss is named before the classification loss: it is computed earlier in the network.
+        Returns:
+            The number of steps before it and the name of its term, or None if all losses were finite. If several terms
+            were bad, a coding loss is named, because it is computed earlier in the network.
         """
         step = int(self._bad_step.item())
         if step < 0:
@@ -122,11 +130,15 @@ class FiniteWatch:
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether every value of every floating tensor is finite; waits for the device once."""
+    """Whether all floating tensors are finite; waits for the device once."""
     flags = [torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()]
     return bool(torch.stack(flags).all().item())
 
 
 def stacked(losses: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-    """(blocks,) float32 of scalar losses; of length 0 for a network without coded blocks."""
+    """Stack scalar losses into a float32 vector, which is empty for a network without coded blocks.
+
+    Args:
+        like: tensor whose device an empty vector gets.
+    """
     return torch.stack([loss.float() for loss in losses]) if len(losses) else like.new_zeros(0, dtype=torch.float32)

@@ -1,38 +1,39 @@
-"""`train` and `resume`: what ``codedtool train`` does, as typed functions."""
+"""Train a run, or continue one: the functions behind ``codedtool train``."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
-from codedtool.data import ImageData, check_num_classes, load_dataset
+from codedtool.data import ImageData, check_num_classes
 from codedtool.errors import InputError
 from codedtool.training.checkpoint import Checkpoint, Which
+from codedtool.training.devices import launch, needs_launch, opened_runtime
 from codedtool.training.loop import Trainer
-from codedtool.training.recipe import Recipe, flag
+from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run
-from codedtool.training.runtime import Runtime, opened_runtime
+from codedtool.training.run_data import check_same_classes, load_run_data
+from codedtool.training.runtime import Runtime
 from codedtool.training.stages import permuted
 from codedtool.training.sync_bn import synchronize_batch_norm
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished training gives.
+    """Result of a finished training.
 
     Attributes:
-        run: the run's directory.
-        epochs: trained in all.
+        run: the trained run.
+        epochs: number of epochs trained in all.
         best_accuracy: highest validation accuracy after any epoch, 0..1.
         last: the last row of the metrics.
-        seconds: of this call.
+        seconds: duration of this call.
     """
 
     run: Run
@@ -42,7 +43,7 @@ class TrainResult:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return the result as plain JSON types."""
         return {
             "run": str(self.run.path),
             "epochs": self.epochs,
@@ -66,22 +67,23 @@ def train(
     """Begin a run and train it to its last epoch (section 4.1).
 
     Args:
-        recipe: every value; ``recipe.preset`` must be named.
-        schemes: stage -> the scheme that codes it, before the recipe's permutation; other stages are plain.
-        run_name: of the new run in ``folder``; None: the data set's name and a number.
-        download: fetch a data set that is not there.
-        provenance: stored in the run's config.json.
-        budget: asking it to stop saves a checkpoint and raises `Interrupted`.
-        progress: where to report.
+        recipe: every value of the training; ``recipe.preset`` must name an architecture.
+        schemes: stage -> its coding scheme, before the recipe's permutation; stages without a scheme are plain.
+        run_name: name of the new run; None: the data set's name and a number.
+        folder: folder of all runs.
+        download: fetch a data set that is missing.
+        provenance: plain JSON types to be stored in the run's config.json.
+        budget: when it asks to stop, a checkpoint is saved and `Interrupted` raised.
+        progress: called with the state of the work.
 
     Raises:
-        InputError: bad data, a scheme that does not fit, a taken run name, a full disk.
+        InputError: bad data, a scheme that does not fit, a run name that is taken, or a full disk.
         DivergedError: the loss is not finite.
-        Interrupted: ``budget`` asked to stop; `resume` goes on.
+        Interrupted: ``budget`` asked to stop; `resume` continues the run.
     """
-    if _must_launch(recipe):
+    if needs_launch(recipe):
         start = time.monotonic()
-        _launch(_train_child, recipe, schemes, run_name, folder, download, provenance)
+        launch(_train_child, recipe, schemes, run_name, folder, download, provenance)
         return _result_of(Run.load(run_name, folder=folder), start)
     with opened_runtime(recipe) as runtime:
         data = load_run_data(recipe, runtime, download=download, progress=progress)
@@ -91,7 +93,13 @@ def train(
         run = None
         if runtime.is_main:
             run = Run.create(
-                recipe, schemes, data.classes, data.normalization, name=run_name, folder=folder, provenance=provenance
+                recipe,
+                schemes,
+                data.classes,
+                data.normalization,
+                name=run_name,
+                folder=folder,
+                provenance=provenance,
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         return _fit(run, data, runtime, None, budget=budget or Budget(), progress=progress)
@@ -106,28 +114,31 @@ def resume(
     budget: Budget | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
-    """Go on with a run from a checkpoint, as if it had never stopped; from the start where it has none.
+    """Continue an interrupted run; the result is bit-identical to an uninterrupted one.
+
+    A run without any checkpoint starts from its beginning.
 
     Args:
-        run: the run.
-        checkpoint: last, previous or best; what came after it is dropped.
-        changes: recipe values to change, of those that do not decide the result (device, workers, ...).
+        run: the run to continue.
+        checkpoint: last, previous or best; checkpoints after it are dropped.
+        changes: recipe values to change. Only values that cannot change the result are allowed (device, workers, ...).
         download, budget, progress: as for `train`.
 
     Raises:
-        InputError: a change that would alter the result, a damaged checkpoint (the whole ones are named), other
-            classes in the data set; and as `train`.
+        InputError: a change of a value that decides the result, a damaged checkpoint (the message names an intact
+            one), or a data set with other classes; and as `train`.
+        DivergedError, Interrupted: as `train`.
     """
     recipe = run.recipe.with_values(changes or {})
     for key, (new, old) in recipe.differences(run.recipe, only_result=True).items():
         raise InputError(
-            f"{flag(key)} {new!r} cannot change when {run.path} is resumed: it was begun with {old!r}; "
-            "leave the flag out or begin a new run"
+            f"`{key}` {new!r} cannot change when {run.path} is resumed: the run was begun with {old!r}; "
+            f"leave `{key}` out or begin a new run"
         )
     run = dataclasses.replace(run, recipe=recipe)
-    if _must_launch(recipe):
+    if needs_launch(recipe):
         start = time.monotonic()
-        _launch(_resume_child, run, checkpoint, changes, download)
+        launch(_resume_child, run, checkpoint, changes, download)
         return _result_of(run, start)
     with opened_runtime(recipe) as runtime:
         data = load_run_data(recipe, runtime, download=download, progress=progress)
@@ -141,21 +152,6 @@ def resume(
         if runtime.is_main:
             run.make_latest()
         return _fit(run, data, runtime, found, budget=budget or Budget(), progress=progress)
-
-
-def _must_launch(recipe: Recipe) -> bool:
-    """Whether the work goes to processes of its own, one per XLA device."""
-    if recipe.device != "xla" or current_process().name != "MainProcess":
-        return False
-    from codedtool.training.xla import launches
-
-    return launches()
-
-
-def _launch(function: Callable[..., Any], *arguments: Any) -> None:
-    from codedtool.training.xla import launch
-
-    launch(function, *arguments)
 
 
 def _train_child(
@@ -174,7 +170,7 @@ def _resume_child(run: Run, checkpoint: Which, changes: Mapping[str, Any] | None
 
 
 def _result_of(run: Run, start: float) -> TrainResult:
-    """The result of a training that other processes did, from the files it left."""
+    """Read the result of a training that other processes have done from the files of its run."""
     history = run.metrics()
     return TrainResult(
         run=run,
@@ -194,7 +190,7 @@ def _fit(
     budget: Budget,
     progress: Progress,
 ) -> TrainResult:
-    """Build what trains, restore it from a checkpoint where there is one, and train."""
+    """Build network and trainer, restore them from a checkpoint if one is given, and train."""
     start = time.monotonic()
     network = run.build_network()
     if run.recipe.sync_bn and runtime.world_size > 1:
@@ -213,38 +209,3 @@ def _fit(
         last=trainer.history[-1],
         seconds=time.monotonic() - start,
     )
-
-
-def load_run_data(recipe: Recipe, runtime: Runtime, *, download: bool, progress: Progress) -> ImageData:
-    """The recipe's data set; rank 0 looks first, so that one process downloads and the others find it there."""
-    data = None
-    if runtime.is_main:
-        data = _load(recipe, download=download, progress=progress)
-    runtime.barrier()
-    return data if data is not None else _load(recipe, download=False, progress=silent)
-
-
-def _load(recipe: Recipe, *, download: bool, progress: Progress) -> ImageData:
-    data = load_dataset(
-        recipe.data,
-        data_dir=Path(recipe.data_dir),
-        download=download,
-        skip_bad_images=recipe.skip_bad_images,
-        progress=progress,
-    )
-    if recipe.images_per_class:
-        data = dataclasses.replace(data, train=data.train.first_of_each_class(recipe.images_per_class))
-    return data
-
-
-def check_same_classes(run: Run, data: ImageData) -> None:
-    """Raise InputError unless the data set's class list is the run's, in the same order."""
-    theirs = tuple(data.classes)
-    if theirs != run.classes:
-        where = next((k for k, (a, b) in enumerate(zip(run.classes, theirs, strict=False)) if a != b), None)
-        detail = (
-            f"{len(theirs)} classes instead of {len(run.classes)}"
-            if where is None
-            else f"class {where} is {theirs[where]!r} instead of {run.classes[where]!r}"
-        )
-        raise InputError(f"{data.name} has other classes than {run.path} was trained with: {detail}")

@@ -1,4 +1,7 @@
-"""All that knows torch_xla: device, lazy steps and launcher. A successor of torch_xla replaces this file alone."""
+"""Everything that depends on torch_xla: device, lazy steps and launcher.
+
+Replacing torch_xla by its successor means replacing this file alone.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,29 @@ import torch
 from torch import nn
 
 from codedtool.errors import InputError
-from codedtool.training.recipe import Recipe, ignored
+from codedtool.training.recipe import Recipe
 from codedtool.training.runtime import Runtime, num_workers
+from codedtool.training.settings import ignored
 
 try:
     import torch_xla
     import torch_xla.core.xla_model as xm
     import torch_xla.runtime as xr
 except ImportError as error:
-    raise InputError(f"--device xla needs torch_xla ({error}); pip install 'codedtool[xla]'") from None
+    raise InputError(f"`device` xla needs torch_xla ({error}): pip install 'codedtool[xla]'") from None
 
 
 def launches() -> bool:
-    """Whether `launch` must start processes: on accelerators, unless torchrun has started them already.
+    """Whether `launch` must start processes.
 
-    XLA's CPU is one device in this process.
+    It must on accelerators, unless torchrun has started the processes already. XLA's CPU is a single device, used in
+    this process.
     """
     return xr.device_type() != "CPU" and not torch.distributed.is_torchelastic_launched()
 
 
 def launch(function: Callable[..., Any], *arguments: Any) -> None:
-    """Run ``function(*arguments)`` in one process per XLA device of this host, through torch_xla's launcher.
-
-    Args:
-        function: of a module, as it is pickled; its result is lost.
-        arguments: pickled too.
-    """
+    """Run ``function(*arguments)`` in one process per XLA device of this machine; see `devices.launch`."""
     torch_xla.launch(_call, args=(function, arguments))
 
 
@@ -44,18 +44,18 @@ def _call(index: int, function: Callable[..., Any], arguments: tuple[Any, ...]) 
 
 
 class XlaRuntime(Runtime):
-    """One XLA device; the other ranks, where there are any, were started by `launch`.
+    """One XLA device; with several devices, `launch` or torchrun has started one process for each.
 
-    The XLA device is created here, before any backward of the process: a later one aborts in autograd
+    The device is created before the first backward pass of the process, because autograd aborts otherwise
     (device_ready_queues, torch_xla 2.9).
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         if recipe.precision == "fp16":
-            raise InputError("--precision fp16 needs --device cuda; on XLA use bf16 or fp32")
+            raise InputError("`precision` fp16 needs `device` cuda; use bf16 or fp32 on XLA")
         if recipe.compile:
-            ignored("--compile has no effect with --device xla: XLA compiles every step")
+            ignored("`compile` has no effect with `device` xla: XLA compiles every step")
         self.device = torch_xla.device()
         self.rank = xr.global_ordinal()
         self.world_size = xr.world_size()
@@ -73,7 +73,7 @@ class XlaRuntime(Runtime):
         return torch.autocast("xla", dtype=torch.bfloat16)
 
     def backward(self, loss: torch.Tensor) -> None:
-        # The reduction averages over ranks; the loop's losses are shares of one mean, to be added up.
+        # The reduction averages gradients over ranks; the loop's losses are parts of one mean and need the sum.
         (loss * self.world_size).backward()
 
     def accumulate(self, prepared: nn.Module) -> AbstractContextManager[Any]:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from codedtool.budget import Budget
 from codedtool.cli.assign import assign
-from codedtool.coding.assignment import assign_classes, check_similarity, load_similarity
+from codedtool.coding.orders.assignment import assign_classes, check_similarity, load_similarity
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget, StopReason
-from codedtool.coding import balance_kernels
-from codedtool.coding.balance import Selection, select_balanced
-from codedtool.coding.lexicode import lexicode
 from codedtool.coding.scheme import best_spread
+from codedtool.coding.solvers import balance_kernels
+from codedtool.coding.solvers.balance import Selection, select_balanced
+from codedtool.coding.solvers.lexicode import lexicode
 from codedtool.coding.words import distance_histogram, words_to_table
 from codedtool.errors import InputError
 
@@ -83,8 +83,8 @@ def test_far_fewer_pairs_at_min_than_a_random_choice() -> None:
 
 def test_the_same_seed_gives_the_same_choice_in_another_process() -> None:
     program = (
-        "from codedtool.budget import Budget; from codedtool.coding.balance import select_balanced\n"
-        "from codedtool.coding.lexicode import lexicode\n"
+        "from codedtool.budget import Budget; from codedtool.coding.solvers.balance import select_balanced\n"
+        "from codedtool.coding.solvers.lexicode import lexicode\n"
         "words = lexicode(32, 8, 6, budget=Budget()).words\n"
         "print(select_balanced(words, 32, 8, 1000, 6, seed=5, budget=Budget()).indices.tolist())"
     )

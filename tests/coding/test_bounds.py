@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from codedtool.coding import bounds, delsarte
 from codedtool.coding.bounds import bounds_table, highest_possible_distance, upper_bound
-from codedtool.coding.delsarte import DelsarteCertificate, delsarte_certificate, eigenvalue
+from codedtool.coding.bounds.delsarte import DelsarteCertificate, delsarte_certificate, eigenvalue
 from codedtool.errors import InfeasibleError, InputError
 
 # N, act, H: Johnson, with pair counting, Delsarte's value to two digits, best, source.
@@ -332,6 +332,6 @@ def test_bad_arguments_of_the_other_doors_are_named() -> None:
 
 
 def test_importing_the_bounds_imports_no_ortools() -> None:
-    code = "import sys, codedtool.coding.bounds, codedtool.coding.delsarte; print('ortools' in sys.modules)"
+    code = "import sys, codedtool.coding.bounds, codedtool.coding.bounds.delsarte; print('ortools' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

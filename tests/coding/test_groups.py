@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from codedtool.coding.finite_field import finite_field, is_prime_power
-from codedtool.coding.groups import MAX_ORDER, catalogue
+from codedtool.coding.solvers.algebra.finite_field import finite_field, is_prime_power
+from codedtool.coding.solvers.algebra.groups import MAX_ORDER, catalogue
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 8, 12, 14])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget
-from codedtool.coding.joint_words import choose_jointly, highest_joint_distance
+from codedtool.coding.orders.joint_words import choose_jointly, highest_joint_distance
 from codedtool.coding.scheme import CodingScheme
 from tests.paths import SCHEMES
 

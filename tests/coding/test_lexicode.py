@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget
-from codedtool.coding import lexicode as lexicode_module
-from codedtool.coding.lexicode import lexicode
+from codedtool.coding.solvers import lexicode as lexicode_module
+from codedtool.coding.solvers.lexicode import lexicode
 from codedtool.errors import InputError
 
 # SPEC section 1: (N, N_act, H_min) and |G|.
@@ -213,8 +213,8 @@ def test_bad_arguments_are_named_with_their_value(arguments: tuple, named: str) 
 def test_the_kernels_run_interpreted_too() -> None:
     script = (
         "from codedtool.budget import Budget\n"
-        "from codedtool.coding.lexicode import lexicode\n"
-        "from codedtool.coding.lexicode_kernels import advance\n"
+        "from codedtool.coding.solvers.lexicode import lexicode\n"
+        "from codedtool.coding.solvers.lexicode_kernels import advance\n"
         "assert not hasattr(advance, 'py_func'), 'compiled'\n"
         "print(*lexicode(9, 4, 4, budget=Budget()).words)\n"
     )
@@ -230,6 +230,6 @@ def test_the_kernels_run_interpreted_too() -> None:
 
 
 def test_importing_the_facade_imports_no_compiler() -> None:
-    script = "import sys, codedtool.coding.lexicode; assert 'numba' not in sys.modules"
+    script = "import sys, codedtool.coding.solvers.lexicode; assert 'numba' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

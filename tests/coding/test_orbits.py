@@ -12,11 +12,18 @@ import pytest
 from numpy.typing import NDArray
 
 from codedtool.budget import Budget, silent
-from codedtool.coding import orbits_kernels
-from codedtool.coding.cyclic import _Halves, _Span, exponents_for, extended_cyclic_basis, linear_code_words, shortened
-from codedtool.coding.even_choice import choose_balanced_union, choose_even
-from codedtool.coding.groups import catalogue
-from codedtool.coding.orbits import orbit_code
+from codedtool.coding.solvers.algebra import orbits_kernels
+from codedtool.coding.solvers.algebra.cyclic import (
+    _Halves,
+    _Span,
+    exponents_for,
+    extended_cyclic_basis,
+    linear_code_words,
+    shortened,
+)
+from codedtool.coding.solvers.algebra.groups import catalogue
+from codedtool.coding.solvers.algebra.orbits import orbit_code
+from codedtool.coding.solvers.even_choice import choose_balanced_union, choose_even
 from codedtool.coding.words import distance_histogram, words_to_table
 from codedtool.errors import InputError
 
@@ -213,8 +220,5 @@ def test_bad_arguments_are_named() -> None:
 
 
 def test_importing_costs_no_numba_and_no_ortools() -> None:
-    code = (
-        "import sys, codedtool.coding.orbits, codedtool.coding.cyclic, codedtool.coding.sampler; "
-        "sys.exit(any(m in sys.modules for m in ('numba', 'ortools')))"
-    )
+    code = "import sys, codedtool.coding.solvers.table; sys.exit(any(m in sys.modules for m in ('numba', 'ortools')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

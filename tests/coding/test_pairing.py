@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget
-from codedtool.coding import pairing
-from codedtool.coding.lexicode import lexicode
-from codedtool.coding.pairing import joint_distance_histogram, order_jointly
-from codedtool.coding.pairing_bounds import joint_bound
+from codedtool.coding.bounds.joint import joint_bound
+from codedtool.coding.orders import pairing
+from codedtool.coding.orders.pairing import joint_distance_histogram, order_jointly
 from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.solvers.lexicode import lexicode
 from codedtool.errors import InputError
 from tests.conftest import TABLE4_3OF10
 from tests.paths import SCHEMES

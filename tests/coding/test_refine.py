@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget
-from codedtool.coding.lexicode import lexicode
-from codedtool.coding.refine import RefineStatus, refine_selection, search_all_words
 from codedtool.coding.scheme import best_spread
+from codedtool.coding.solvers.lexicode import lexicode
+from codedtool.coding.solvers.refine import RefineStatus, refine_selection, search_all_words
 from codedtool.coding.words import distance_histogram, words_to_table
 
 

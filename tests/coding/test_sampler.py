@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget
-from codedtool.coding.sampler import sample_words
 from codedtool.coding.scheme import best_spread
+from codedtool.coding.solvers.sampler import sample_words
 from codedtool.coding.words import distance_histogram, words_to_table
 
 

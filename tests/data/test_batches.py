@@ -124,7 +124,7 @@ def test_a_worker_that_the_system_ends_is_reported(split: Split) -> None:
     next(batches)
     for worker in multiprocessing.active_children():
         worker.kill()
-    with pytest.raises(InputError, match="a process that prepares images was ended by the system .*--num-workers"):
+    with pytest.raises(InputError, match="a process that prepares images was ended by the system .*`num_workers`"):
         list(batches)
 
 
@@ -323,7 +323,7 @@ def test_the_global_generators_are_left_as_they_were(split: Split, file_split: S
         common = {"size": 12, "batch_size": 6, "seed": 0, "epoch": 0}
         assert len(list(train_batches(file_split, IMAGENET_POLICY, num_workers=workers, **common))) == 3
         assert states() == before
-    with pytest.raises(InputError, match="RandAugment policy 'round-m9' is unknown to timm"):
+    with pytest.raises(InputError, match="`randaugment` policy 'round-m9' is unknown to timm"):
         next(
             train_batches(
                 split, Augmentation(normalization=CIFAR, randaugment="round-m9"), size=16, batch_size=2, seed=0, epoch=0
@@ -383,10 +383,10 @@ def test_unreadable_files_stop_a_batch_or_are_left_out_and_counted(file_split: S
     Path(file_split.images[4]).write_bytes(b"no image")
     common = {"size": 16, "batch_size": 6}
     for workers in (0, 1):
-        with pytest.raises(InputError, match=r"^cannot read the image .*4\.png .*--skip-bad-images$"):
+        with pytest.raises(InputError, match=r"^cannot read the image .*4\.png .*`skip_bad_images`$"):
             list(eval_batches(file_split, num_workers=workers, **common))
         lenient = dataclasses.replace(file_split, skip_bad_images=True)
-        with pytest.warns(UserWarning, match=r"^1 images were left out, the first: cannot read the image .*4\.png"):
+        with pytest.warns(UserWarning, match=r"^1 images were skipped, the first: cannot read the image .*4\.png"):
             batches = list(eval_batches(lenient, num_workers=workers, **common))
         assert [len(batch.images) for batch in batches] == [5, 6, 6]
         assert torch.cat([batch.indices for batch in batches]).tolist() == [i for i in range(18) if i != 4]
@@ -395,9 +395,9 @@ def test_unreadable_files_stop_a_batch_or_are_left_out_and_counted(file_split: S
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "batch size must be at least 1, got 0"),
-        ({"batch_size": 54}, "batch size 54 is more than the 53 training images"),
-        ({"batch_size": 2, "world_size": 3}, "batch size 2 leaves nothing for some of 3 ranks"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"batch_size": 54}, "`batch_size` 54 is more than the 53 training images"),
+        ({"batch_size": 2, "world_size": 3}, "`batch_size` 2 leaves nothing for some of 3 ranks"),
     ],
 )
 def test_batch_sizes_that_make_no_batch_are_refused(split: Split, changes: dict[str, int], message: str) -> None:

@@ -179,7 +179,7 @@ def test_a_binary_classifier_brings_its_threshold(tmp_path: Path, kind: Kind, mo
 def test_an_existing_file_stays_unless_forced(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     path.write_bytes(b"precious")
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         exported(micro(), path, "torch")
     assert path.read_bytes() == b"precious"
     exported(micro(), path, "torch", force=True)

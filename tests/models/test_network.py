@@ -12,12 +12,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, assign_schemes, build_network, preset_for
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
-from tests.paths import SCHEMES
-
-
-def load(name: str) -> CodingScheme:
-    return CodingScheme.load(SCHEMES / f"{name}.npy")
-
+from tests.subjects import randomize, shipped
 
 # preset -> schemes, parameters, parameters of a binary classifier (EXPERIMENTS: exact counts), parameters per stage.
 TABLE1 = {
@@ -28,17 +23,7 @@ TABLE1 = {
 
 
 def build(preset: str) -> CodedNetwork:
-    return build_network(preset, [load(name) for name in TABLE1[preset][0]])
-
-
-def randomize(network: CodedNetwork) -> CodedNetwork:
-    """Weights and statistics as after some training: the last BatchNorms no longer hide the blocks."""
-    generator = torch.Generator().manual_seed(5)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.running_mean, -0.5)):
-                tensor.data = torch.rand(tensor.shape, generator=generator) + low
-    return network.eval()
+    return build_network(preset, [shipped(name) for name in TABLE1[preset][0]])
 
 
 @pytest.mark.parametrize("preset", TABLE1)
@@ -74,7 +59,7 @@ def test_forward_needs_no_labels_and_gives_every_part() -> None:
 
 
 def test_a_coded_block_knows_its_name_stage_scheme_and_decoder() -> None:
-    schemes = {"s2": load("c10_5of10"), "s3": load("c10_3of10")}
+    schemes = {"s2": shipped("c10_5of10"), "s3": shipped("c10_3of10")}
     network = build_network("coded_resnext_tiny", schemes)
     assert [block.name for block in network.blocks] == ["s1.1", "s2.1", "s2.2", "s3.1", "s3.2"]
     assert [block.stage for block in network.coded_blocks] == ["s2", "s2", "s3", "s3"]
@@ -93,7 +78,7 @@ def test_a_coded_block_knows_its_name_stage_scheme_and_decoder() -> None:
 
 
 def test_every_parameter_gets_a_gradient() -> None:
-    network = build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1)
+    network = build_network("coded_resnext_tiny", [shipped("c10_5of10"), shipped("c10_3of10")], in_channels=1)
     for block in network.blocks:
         torch.nn.init.ones_(block.expand_bn.weight)
     output = network(torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]))
@@ -104,14 +89,15 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 
 def test_consecutive_blocks_with_one_scheme_share_a_drop_group() -> None:
-    scheme = load("c10_5of10")
+    scheme = shipped("c10_5of10")
     network = build_network("coded_resnext_tiny", {"s2": scheme, "s3": scheme})
     assert network.drop_group_lengths == (10,)
     assert network.drop_groups == (0, 0, 0, 0)
 
 
 def test_drop_masks_change_the_output_and_not_the_first_energies() -> None:
-    network = randomize(build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1))
+    schemes = [shipped("c10_5of10"), shipped("c10_3of10")]
+    network = randomize(build_network("coded_resnext_tiny", schemes, in_channels=1))
     x = torch.randn(3, 1, 8, 8)
     drop = [torch.ones(3, 10), torch.ones(3, 10)]
     drop[0][:, :4] = 0
@@ -124,7 +110,7 @@ def test_drop_masks_change_the_output_and_not_the_first_energies() -> None:
 @pytest.mark.parametrize("preset", [*TABLE1, "coded_resnext_tiny"])
 def test_pruned_equals_masked(preset: str) -> None:
     names = TABLE1.get(preset, (("c10_5of10", "c10_3of10"),))[0]
-    network = randomize(build_network(preset, [load(name) for name in names]))
+    network = randomize(build_network(preset, [shipped(name) for name in names]))
     size = 64 if "50" in preset else 32
     x = torch.randn(2, 3, size, size)
     for k in (0, network.num_classes - 1):
@@ -137,7 +123,7 @@ def test_pruned_equals_masked(preset: str) -> None:
 
 
 def test_channels_last_gives_the_same_numbers() -> None:
-    network = randomize(build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")])).double()
+    network = randomize(build_network("coded_resnext_tiny", [shipped("c10_5of10"), shipped("c10_3of10")])).double()
     x, targets = torch.randn(2, 3, 16, 16, dtype=torch.float64), torch.tensor([3, 4])
     first = network(x, targets)
     second = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last), targets)
@@ -147,7 +133,7 @@ def test_channels_last_gives_the_same_numbers() -> None:
 
 @pytest.mark.slow
 def test_compiles_without_graph_breaks() -> None:
-    network = build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1)
+    network = build_network("coded_resnext_tiny", [shipped("c10_5of10"), shipped("c10_3of10")], in_channels=1)
     for block in network.blocks:
         torch.nn.init.ones_(block.expand_bn.weight)
     network.eval()
@@ -168,7 +154,7 @@ def test_compiles_without_graph_breaks() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_trains_under_autocast_with_float32_energies(dtype: torch.dtype) -> None:
-    network = build_network("coded_resnext_tiny", [load("c10_5of10"), load("c10_3of10")], in_channels=1)
+    network = build_network("coded_resnext_tiny", [shipped("c10_5of10"), shipped("c10_3of10")], in_channels=1)
     with torch.autocast("cpu", dtype=dtype):
         output = network(torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), drop_masks=[torch.ones(4, 10)] * 2)
     assert {energies.dtype for energies in output.energies} == {torch.float32}
@@ -178,7 +164,7 @@ def test_trains_under_autocast_with_float32_energies(dtype: torch.dtype) -> None
 
 
 def test_schemes_go_to_the_stages_of_their_ratios() -> None:
-    five, three = load("c10_5of10"), load("c10_3of10")
+    five, three = shipped("c10_5of10"), shipped("c10_3of10")
     preset = "coded_resnext29_10x11d"
     assert assign_schemes(preset, [three, five]) == {"s2": five, "s3": three}
     assert assign_schemes(preset, [three], sibling=lambda stage, ratio: five) == {"s2": five, "s3": three}
@@ -187,8 +173,8 @@ def test_schemes_go_to_the_stages_of_their_ratios() -> None:
         "s1": three,
         "s2": five,
     }
-    assert preset_for(load("c100_4of20")) == "coded_resnext29_20x6d"
-    assert preset_for(load("in1k_8of32")) == "coded_resnext50_32x4d"
+    assert preset_for(shipped("c100_4of20")) == "coded_resnext29_20x6d"
+    assert preset_for(shipped("in1k_8of32")) == "coded_resnext50_32x4d"
     asked: list[tuple[str, Fraction]] = []
     with pytest.raises(InputError, match="stage s2 .* has ratio 5/10 and no scheme"):
         assign_schemes(preset, [three], sibling=lambda stage, ratio: asked.append((stage, ratio)))  # type: ignore[func-returns-value]
@@ -196,7 +182,7 @@ def test_schemes_go_to_the_stages_of_their_ratios() -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    five, three, other = load("c10_5of10"), load("c10_3of10"), load("c100_4of20")
+    five, three, other = shipped("c10_5of10"), shipped("c10_3of10"), shipped("c100_4of20")
     preset = "coded_resnext29_10x11d"
     with pytest.raises(InputError, match="did you mean coded_resnext29_10x11d"):
         build_network("coded_resnext29_10x1d")
@@ -208,12 +194,12 @@ def test_what_does_not_fit_is_named() -> None:
         assign_schemes(preset, [five], stages=["s9"])
     with pytest.raises(InputError, match="two schemes are given for stage s2"):
         assign_schemes(preset, [five, five])
-    with pytest.raises(InputError, match="--stages names 1 stages for 2 schemes"):
+    with pytest.raises(InputError, match="`stages` names 1 stages for 2 schemes"):
         assign_schemes(preset, [five, three], stages=["s2"])
     fewer = CodingScheme(three.table[:8])
     with pytest.raises(InputError, match="different numbers of classes"):
         assign_schemes(preset, [five, fewer])
-    with pytest.raises(InputError, match="disagree about K"):
+    with pytest.raises(InputError, match="disagree about the number of classes K"):
         build_network(preset, [five, three], num_classes=11)
     with pytest.raises(InputError, match="no preset has N=10 and a stage of ratio 1/10"):
         preset_for(CodingScheme(np.eye(10, dtype=np.uint8)))

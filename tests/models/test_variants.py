@@ -14,7 +14,7 @@ from torch import nn
 
 from codedtool.analysis.bc import CODED, FULL, evaluate_classifiers
 from codedtool.analysis.classifiers import BinaryClassifiers
-from codedtool.coding.pairing import joint_distance_histogram
+from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.deploy.classifier_file import load_binary_classifier, save_binary_classifier
 from codedtool.deploy.export import export_network
 from codedtool.errors import InputError
@@ -27,11 +27,10 @@ from codedtool.training.stages import assign, permuted
 from codedtool.training.subject import opened_run
 from codedtool.training.train import train
 from tests.analysis.test_binary import zeroed_logits
-from tests.models.test_network import load, randomize
 from tests.paths import SCHEMES
-from tests.subjects import NORMALIZATION, make_subject, noisy_data
+from tests.subjects import NORMALIZATION, make_subject, noisy_data, randomize, shipped
 
-FIVE, THREE = load("c10_5of10"), load("c10_3of10")
+FIVE, THREE = shipped("c10_5of10"), shipped("c10_3of10")
 VARIANTS = {
     "threshold": Variant(exponent=2.0, threshold=0.2),
     "no energy norm": Variant(energy_norm=False),
@@ -112,7 +111,7 @@ def test_without_shortcuts_the_network_begins_alive() -> None:
 )
 def test_concatenated_blocks_keep_their_size(preset: str, schemes: tuple[str, ...], channels: tuple[int, ...]) -> None:
     with torch.device("meta"):
-        network = build_network(preset, [load(name) for name in schemes], variant=Variant(concatenate=True))
+        network = build_network(preset, [shipped(name) for name in schemes], variant=Variant(concatenate=True))
     assert tuple(dict.fromkeys(block.expand_bn.num_features for block in network.blocks)) == channels
 
 
@@ -136,7 +135,7 @@ def test_mobilenetv2_is_torchvisions_but_for_the_bias() -> None:
 )
 def test_coded_mobilenetv2(preset: str, schemes: tuple[str, ...], size: int) -> None:
     torch.manual_seed(0)
-    network = build_network(preset, [load(name) for name in schemes])
+    network = build_network(preset, [shipped(name) for name in schemes])
     plain = build_network(preset.removeprefix("coded_"))
     assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in plain.parameters())
     assert len(network.coded_blocks) == 11
@@ -242,7 +241,7 @@ def test_a_run_trains_with_every_option_and_is_analysed(tmp_path: Path) -> None:
     ):
         recipe = recipe_for("digits").with_values({"preset": "coded_resnext_tiny", "epochs": 2, **changes})
         train(recipe, {"s2": FIVE, "s3": THREE}, run_name=f"run{number}", folder=tmp_path)
-        run = Run.load(tmp_path / f"run{number}")
+        run = Run.shipped(tmp_path / f"run{number}")
         assert run.schemes == permuted({"s2": FIVE, "s3": THREE}, recipe.permutation)
         assert run.load_network("last").variant == Variant(
             **{key: value for key, value in changes.items() if key in Variant.__dataclass_fields__}

@@ -61,7 +61,7 @@ def test_damage_is_refused_and_a_whole_checkpoint_offered(store: CheckpointStore
     with pytest.raises(InputError) as caught:
         store.load("last")
     assert "e3 is damaged" in str(caught.value)
-    assert "the previous one, e2, is whole: pass --checkpoint previous" in str(caught.value)
+    assert "the previous one, e2, is intact: use `checkpoint` previous" in str(caught.value)
 
 
 def test_going_back_drops_what_came_after(store: CheckpointStore) -> None:

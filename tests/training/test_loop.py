@@ -11,10 +11,10 @@ from torch import nn
 from codedtool.budget import Budget, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import load_dataset
+from codedtool.training.devices import opened_runtime
 from codedtool.training.loop import Trainer
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
-from codedtool.training.runtime import opened_runtime
 
 
 class FixedBatchNorm2d(nn.BatchNorm2d):

@@ -13,13 +13,13 @@ from codedtool.errors import InputError
 from codedtool.training.recipe import (
     RECIPES,
     Recipe,
-    SettingIgnored,
     default_data,
     read_config,
     recipe_for,
-    value_types,
+    settings,
     warn_of_ignored,
 )
+from codedtool.training.settings import SettingIgnored
 
 
 def test_cifar_recipes_are_the_papers() -> None:
@@ -64,14 +64,14 @@ def test_imagenet_learning_rate_is_timms_cosine_with_warm_up_and_cool_down() -> 
     ("values", "message"),
     [
         ({"epocs": 3}, "'epocs' is unknown; did you mean 'epochs'"),
-        ({"epochs": "3"}, "epochs must be a whole number, got '3'"),
-        ({"epochs": 3.0}, "epochs must be a whole number, got 3.0"),
-        ({"nesterov": 1}, "nesterov must be true or false, got 1"),
-        ({"lr": float("nan")}, "lr must be finite"),
-        ({"p_drop": 1.5}, "--p-drop must be 0 to 0.99, got 1.5"),
-        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
-        ({"precision": "fp8"}, "--precision must be one of fp32, bf16, fp16"),
-        ({"epochs": 4, "warmup_epochs": 2, "cooldown_epochs": 2}, "leave nothing of --epochs 4"),
+        ({"epochs": "3"}, "`epochs` must be a whole number, got '3'"),
+        ({"epochs": 3.0}, "`epochs` must be a whole number, got 3.0"),
+        ({"nesterov": 1}, "`nesterov` must be true or false, got 1"),
+        ({"lr": float("nan")}, "`lr` must be finite"),
+        ({"p_drop": 1.5}, "`p_drop` must be 0 to 0.99, got 1.5"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"precision": "fp8"}, "`precision` must be one of fp32, bf16, fp16"),
+        ({"epochs": 4, "warmup_epochs": 2, "cooldown_epochs": 2}, "leave nothing of `epochs` 4"),
     ],
 )
 def test_bad_values_name_key_rule_and_value(values: dict[str, object], message: str) -> None:
@@ -80,10 +80,30 @@ def test_bad_values_name_key_rule_and_value(values: dict[str, object], message: 
     assert message in str(caught.value)
 
 
+def test_the_sections_hold_every_value_once_in_order() -> None:
+    assert list(settings()) == list(Recipe().to_json())
+    assert {setting.section for setting in settings().values()} == {"network", "optimisation", "images", "machine"}
+    assert (settings()["mu"].section, settings()["mu"].kind, settings()["mu"].low) == ("network", float, 0)
+    assert settings()["device"].choices == ("auto", "cpu", "cuda", "xla")
+    assert not settings()["device"].decides_result
+    for key, setting in settings().items():
+        assert setting.help.endswith("."), key
+        assert setting.checked(key, getattr(Recipe(), key)) == getattr(Recipe(), key)
+
+
+@pytest.mark.parametrize("key", [key for key, setting in settings().items() if setting.kind in (int, float)])
+def test_every_number_has_a_lowest_value_that_is_allowed_and_none_below(key: str) -> None:
+    setting = settings()[key]
+    low = setting.kind(setting.low)
+    assert getattr(Recipe().with_values({key: low}), key) == low
+    with pytest.raises(InputError, match=f"`{key}` must be"):
+        Recipe().with_values({key: low - 1})
+
+
 def test_a_config_file_gives_values_and_dashes_are_underscores(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('batch-size = 8\nlr = 1\ndata = "digits"\n')
-    values = read_config(path, value_types())
+    values = read_config(path, settings())
     assert values == {"batch_size": 8, "lr": 1, "data": "digits"}
     assert type(Recipe().with_values(values).lr) is float
 
@@ -102,24 +122,24 @@ def test_bad_config_files_are_named(text: str | None, message: str, tmp_path: Pa
     if text is not None:
         path.write_text(text)
     with pytest.raises(InputError) as caught:
-        read_config(path, value_types())
+        read_config(path, settings())
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
 
 def test_the_data_set_follows_k_or_the_message_says_what_to_pass() -> None:
     assert [default_data(K, "d") for K in (10, 100, 1000)] == ["cifar10", "cifar100", "folder:d/imagenet"]
-    with pytest.raises(InputError, match="--data folder:PATH"):
+    with pytest.raises(InputError, match="`data` as folder:PATH"):
         default_data(7, "d")
-    with pytest.raises(InputError, match="did you mean 'cifar10'"):
+    with pytest.raises(InputError, match="`data` 'cifar-10' is unknown; did you mean 'cifar10'"):
         recipe_for("cifar-10")
 
 
 def test_settings_without_effect_are_warned_of_only_when_given() -> None:
     recipe = Recipe(warmup_lr=0.5, mu=3.0)
-    with pytest.warns(SettingIgnored, match="--warmup-lr has no effect: --warmup-epochs is 0"):
+    with pytest.warns(SettingIgnored, match="`warmup_lr` has no effect: `warmup_epochs` is 0"):
         warn_of_ignored(recipe, {"warmup_lr"}, coded=True)
-    with pytest.warns(SettingIgnored, match="--mu has no effect: no stage is coded"):
+    with pytest.warns(SettingIgnored, match="`mu` has no effect: no stage is coded"):
         warn_of_ignored(recipe, {"mu"}, coded=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

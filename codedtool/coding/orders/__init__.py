@@ -1,0 +1,1 @@
+"""Which class gets which codeword: rows ordered or chosen together with other schemes, or by similarity of classes."""

@@ -1,0 +1,40 @@
+"""What a solver returns, and what the solvers of one search know from each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from codedtool.coding.solvers.lexicode import Lexicode
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """K codewords that keep rules A and C.
+
+    Attributes:
+        words: (K,) uint64, distinct, of the problem's length, weight and distance.
+        method: which words they were chosen from, such as "lexicode" (see `SchemeResult.method`).
+        selection: how they were chosen, in words.
+    """
+
+    words: NDArray[np.uint64]
+    method: str
+    selection: str
+
+
+@dataclass
+class Findings:
+    """What the solvers of one search have found so far.
+
+    Attributes:
+        greedy: algorithm 1's greedy set G, or None before it was enumerated.
+        best: the candidate with the most even columns, or None while there is none.
+    """
+
+    greedy: Lexicode | None = None
+    best: Candidate | None = None

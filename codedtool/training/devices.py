@@ -1,0 +1,80 @@
+"""Open the runtime of the device that a recipe names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import current_process
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from codedtool.errors import CodedtoolError, InputError
+from codedtool.training.recipe import Recipe
+from codedtool.training.runtime import Runtime
+from codedtool.training.settings import ignored
+from codedtool.training.torch_runtime import TorchRuntime
+
+
+class PeerFailedError(CodedtoolError):
+    """Another rank ended, so this one cannot go on; the other rank's message has the reason. Exit code 3."""
+
+    exit_code = 3
+
+
+@contextmanager
+def opened_runtime(recipe: Recipe) -> Iterator[Runtime]:
+    """Open a runtime and close it with the context.
+
+    Raises:
+        InputError: the device does not exist, or does not support the recipe's precision.
+        PeerFailedError: another rank ended within the context.
+    """
+    runtime = _open_runtime(recipe)
+    try:
+        yield runtime
+    except RuntimeError as error:
+        if runtime.world_size > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise PeerFailedError(f"rank {runtime.rank}: another rank ended; its message has the reason") from error
+        raise
+    finally:
+        runtime.close()
+
+
+def _open_runtime(recipe: Recipe) -> Runtime:
+    """Open the runtime of ``recipe.device``; ``auto`` is CUDA if there is a CUDA device, else the CPU."""
+    kind = recipe.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError("`device` cuda: this PyTorch sees no CUDA device; use `device` cpu or auto")
+    if kind == "xla":
+        from codedtool.training.xla import XlaRuntime  # only here: torch_xla is an optional package
+
+        return XlaRuntime(recipe)
+    if recipe.sync_bn and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        ignored("`sync_bn` has no effect: there is only one process")
+    return TorchRuntime(recipe, kind)
+
+
+def needs_launch(recipe: Recipe) -> bool:
+    """Whether the work must go to processes of its own, one per XLA device, which `launch` starts."""
+    if recipe.device != "xla" or current_process().name != "MainProcess":
+        return False
+    from codedtool.training.xla import launches  # only here: torch_xla is an optional package
+
+    return launches()
+
+
+def launch(function: Callable[..., Any], *arguments: Any) -> None:
+    """Run ``function(*arguments)`` in one process per XLA device; the function's result is lost.
+
+    Args:
+        function: a function of a module, which can be pickled.
+        arguments: picklable too.
+    """
+    from codedtool.training import xla  # only here: torch_xla is an optional package
+
+    xla.launch(function, *arguments)

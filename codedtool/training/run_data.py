@@ -1,0 +1,56 @@
+"""The images that a run is trained and evaluated on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from codedtool.budget import Progress, silent
+from codedtool.data import ImageData, load_dataset
+from codedtool.errors import InputError
+from codedtool.training.recipe import Recipe
+from codedtool.training.run import Run
+from codedtool.training.runtime import Runtime
+
+
+def load_run_data(recipe: Recipe, runtime: Runtime, *, download: bool, progress: Progress) -> ImageData:
+    """Load the data set of ``recipe``; rank 0 goes first, so that only one process downloads.
+
+    Args:
+        download: fetch a data set that is missing.
+        progress: called with the state of the work.
+
+    Raises:
+        InputError: as `codedtool.data.load_dataset`.
+    """
+    data = None
+    if runtime.is_main:
+        data = _load(recipe, download=download, progress=progress)
+    runtime.barrier()
+    return data if data is not None else _load(recipe, download=False, progress=silent)
+
+
+def _load(recipe: Recipe, *, download: bool, progress: Progress) -> ImageData:
+    data = load_dataset(
+        recipe.data,
+        data_dir=Path(recipe.data_dir),
+        download=download,
+        skip_bad_images=recipe.skip_bad_images,
+        progress=progress,
+    )
+    if recipe.images_per_class:
+        data = dataclasses.replace(data, train=data.train.first_of_each_class(recipe.images_per_class))
+    return data
+
+
+def check_same_classes(run: Run, data: ImageData) -> None:
+    """Raise InputError unless the data set has the run's classes, in the same order."""
+    theirs = tuple(data.classes)
+    if theirs != run.classes:
+        where = next((k for k, (a, b) in enumerate(zip(run.classes, theirs, strict=False)) if a != b), None)
+        detail = (
+            f"{len(theirs)} classes instead of {len(run.classes)}"
+            if where is None
+            else f"class {where} is {theirs[where]!r} instead of {run.classes[where]!r}"
+        )
+        raise InputError(f"{data.name} has other classes than the run {run.path}: {detail}")
