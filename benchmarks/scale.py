@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine
-from codedtool.budget import Budget
+from codedtool.budget import Work
+from codedtool.coding.problem import Problem
 from codedtool.coding.solvers.algebra.cyclic import linear_code_words
 from codedtool.coding.solvers.algebra.orbits import orbit_code
 from codedtool.coding.solvers.even_choice import choose_even
@@ -90,8 +91,9 @@ def measure(method: str, num_classes: int, length: int, act: int, min_distance: 
 
 def find(method: str, num_classes: int, length: int, act: int, min_distance: int) -> tuple[int, NDArray[np.uint64]]:
     """How many words the method finds, and the K chosen."""
+    problem = Problem(num_classes, length, act, min_distance)
     if method == "sampler":
-        words = sample_words(length, act, min_distance, num_classes).words
+        words = sample_words(problem).words
         return len(words), words
     if method == "orbits":
         code = orbit_code(length, act, min_distance, num_classes=num_classes)
@@ -99,7 +101,7 @@ def find(method: str, num_classes: int, length: int, act: int, min_distance: int
         code = linear_code_words(length, act, min_distance)
     if code is None:
         raise SystemExit(f"{method}: nothing found")
-    chosen = choose_even(code.words, code.orbit, length, act, num_classes, min_distance, seed=0, budget=Budget())
+    chosen = choose_even(code.words, code.orbit, problem, Work())
     return len(code.words), code.words[chosen]
 
 

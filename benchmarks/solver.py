@@ -23,7 +23,6 @@ import numpy as np
 
 from benchmarks.machine import describe_machine
 from benchmarks.reference import reference_lexicode
-from codedtool.budget import Budget
 from codedtool.coding.solvers.lexicode import lexicode
 
 Result = TypeVar("Result")
@@ -69,11 +68,10 @@ def main() -> None:
 
 def compare_engines(parameters: tuple[int, int, int], size: int, repeats: int) -> str:
     """One table row; refuses to print a time for a wrong set G."""
-    budget = Budget()
     reference_seconds, our_seconds = [], []
     for round_number in range(repeats + 1):
         expected, reference_time = timed(lambda: reference_lexicode(*parameters))
-        found, our_time = timed(lambda: lexicode(*parameters, budget=budget))
+        found, our_time = timed(lambda: lexicode(*parameters))
         if len(expected) != size or not np.array_equal(found.words, expected):
             raise SystemExit(f"{parameters}: wrong set G, {len(found.words)} and {len(expected)} words, not {size}")
         # The first round pays for compiling; a reference of many seconds does not notice it and is not repeated for it.

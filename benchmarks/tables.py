@@ -26,7 +26,7 @@ from math import comb
 import numpy as np
 
 from benchmarks.machine import describe_machine
-from codedtool.budget import Budget
+from codedtool.budget import Work
 from codedtool.coding.bounds import upper_bound
 from codedtool.coding.solvers.algebra.cyclic import linear_code_words
 from codedtool.coding.solvers.algebra.orbits import orbit_code
@@ -100,13 +100,13 @@ def measure(length: int, min_distance: int, act: int, value: int, source: str, s
     start = time.perf_counter()
     greedy = linear = 0
     if comb(length, act) <= _LEXICODE_WORDS:
-        greedy = checked(lexicode(length, act, min_distance, budget=Budget()).words, act, min_distance)
+        greedy = checked(lexicode(length, act, min_distance).words, act, min_distance)
     listed = linear_code_words(length, act, min_distance) if min_distance >= 4 else None
     if listed is not None:
         linear = checked(listed.words, act, min_distance)
     orbits, group = 0, ""
     if max(greedy, linear) < value:
-        found = orbit_code(length, act, min_distance, num_classes=value, seed=seed)
+        found = orbit_code(length, act, min_distance, Work(seed), num_classes=value)
         if found is not None:
             orbits, group = checked(found.words, act, min_distance), found.group
     seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What work may use and where it reports: a Work holds a seed, a Budget, a Progress and a Stopwatch.
+"""The means of a search: a Work holds a seed, a Budget, a Progress and a Stopwatch.
 
 The caller makes one Work per search, and every function that takes part in the search is handed the same one.
 """
@@ -104,7 +104,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Work:
-    """What a search may use and where it reports.
+    """The seed and the limits of a search, and the receivers of its reports.
 
     Attributes:
         seed: the seed of every random choice, 0 or more.

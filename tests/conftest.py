@@ -1,4 +1,4 @@
-"""What every test stands on: a terminal that does not depend on where the tests run, and small schemes."""
+"""Shared by all tests: a terminal that does not depend on where the tests run, small schemes, trained runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from codedtool.coding.scheme import CodingScheme
+from tests.runs import trained as trained
 
 # As the commands do (`prepare_torch`): beside another busy process, spinning threads slow small networks down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -34,8 +34,8 @@ def assign(
         str,
         typer.Option(
             "--similarity",
-            help="A K x K matrix (.npy) of similarities or confusion counts; or a run: its network's expected "
-            "confusions of training images.",
+            help="A K x K matrix (.npy) of similarities or confusion counts; or the name of a run, to take the "
+            "confusions of training images that its network expects.",
         ),
     ],
     repel: Annotated[bool, typer.Option("--repel", help="Let similar classes overlap less instead of more.")] = False,
@@ -77,7 +77,7 @@ def assign(
 
 
 def _matrix_file(similarity: str, *, quiet: bool) -> Path:
-    """The .npy that ``--similarity`` names, or that the run it names gets."""
+    """The .npy that ``--similarity`` names, or the one written for the run that it names."""
     if similarity.endswith(".npy"):
         return Path(similarity)
     from codedtool.cli.runs import loading, opened
@@ -89,7 +89,7 @@ def _matrix_file(similarity: str, *, quiet: bool) -> Path:
 
 
 def _provenance(result: Assignment, given_sha256: str, similarity: Path) -> dict[str, Any]:
-    """The result's record, what it was made from, the command that makes it again, and the versions."""
+    """The result's record, the sha256 of its inputs, the command that makes it again, and the versions."""
     import hashlib
     from importlib.metadata import version
 
@@ -109,15 +109,17 @@ def _provenance(result: Assignment, given_sha256: str, similarity: Path) -> dict
 
 
 def _description(result: Assignment, target: Path) -> list[str]:
-    """What was found, against random orders, and where it is."""
+    """Lines that say how much similar classes overlap, compare it with random orders, and name the file."""
     goal = "smallest" if result.repel else "largest"
     deviations = ""
     if result.random_std > 0:
         away = abs(result.overlap - result.random_mean) / result.random_std
-        deviations = f", {away:.1f} standard deviations away"
+        deviations = f" ({away:.1f} of them away)"
     return [
-        f"overlap of similar classes {result.overlap:.4f}, the {goal} found ({result.method}, seed {result.seed})",
-        f"as given {result.given_overlap:.4f}; random orders {result.random_mean:.4f} +- {result.random_std:.4f}"
-        f"{deviations}, {result.num_beaten} of {result.num_random} beaten",
+        f"overlap of similar classes  {result.overlap:.4f}, the {goal} found ({result.method}, seed {result.seed})",
+        "                            (subNNs that two classes share, on average over pairs weighted by similarity)",
+        f"in the order given          {result.given_overlap:.4f}",
+        f"in random orders            {result.random_mean:.4f}, standard deviation {result.random_std:.4f}{deviations}",
+        f"                            better than {result.num_beaten} of {result.num_random} of them",
         f"wrote {target} in {result.seconds:.2f} s",
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, say, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.bounds import UpperBound
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @verb
 def bounds(
-    num_classes: Annotated[int, typer.Option("--K", min=2, help="Number of classes (codewords).")],
+    num_classes: Annotated[int, typer.Option("--K", min=2, help="Number of classes: one codeword each.")],
     length: Annotated[int, typer.Option("--N", help="Length of a codeword, 2..64.")],
-    act: Annotated[int, typer.Option("--act", help="Ones per codeword.")],
+    act: Annotated[int, typer.Option("--act", help="Ones per codeword: the active subNNs of a class.")],
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Print, for every even distance, upper bounds on the number of codewords, and the highest not excluded for K."""
+    """Show how many codewords can exist at each distance, and the highest distance not excluded for K of them."""
     from codedtool.coding.bounds import bounds_table
 
     with progress_display(quiet=quiet) as progress:
-        progress("bounding", 0, None, f"N={length}, act={act}")
+        progress("bounding", 0, None, f"codewords of {length} digits with {act} ones")
         table = bounds_table(length, act)
     possible = [bound.min_distance for bound in table if bound.best >= num_classes]
     highest = max(possible, default=None)
@@ -43,7 +43,7 @@ def bounds(
     if highest is None:
         verdict = f"K={num_classes} codewords cannot exist at any distance: at most {table[0].best} do"
     else:
-        verdict = f"highest distance not excluded for K={num_classes}: {highest}"
+        verdict = f"highest distance not excluded for K={num_classes} codewords: {highest}"
     typer.echo(verdict, err=json_output)
 
 
@@ -51,12 +51,18 @@ def _print_table(table: list[UpperBound], num_classes: int, *, to_stderr: bool) 
     """One row per even distance."""
     from rich.table import Table
 
-    rows = Table("H", "Johnson", "pair counting", "Delsarte", "at most", f"K={num_classes}", box=None)
+    length, act = table[0].length, table[0].act
+    say(
+        f"the most codewords of {length} digits with {act} ones, any two at least `distance` digits apart,",
+        to_stderr=to_stderr,
+    )
+    say("by three upper bounds; `at most` is the smallest of them", to_stderr=to_stderr)
+    rows = Table("distance", "Johnson", "pair counting", "Delsarte", "at most", f"K={num_classes}", box=None)
     for bound in table:
         rows.add_row(
             str(bound.min_distance),
             str(bound.johnson),
-            "-" if bound.pair_counting is None else str(bound.pair_counting),
+            str(bound.pair_counting),
             "-" if bound.delsarte is None else str(bound.delsarte),
             str(bound.best),
             "not excluded" if bound.best >= num_classes else "impossible",

@@ -61,7 +61,7 @@ def scheme(
         Literal["auto", "lexicode", "orbits"],
         typer.Option(
             "--method",
-            help="Where codewords come from. lexicode: the greedy set G of algorithm 1; orbits: linear codes and unions "
+            help="Source of codewords. lexicode: the greedy set G of algorithm 1; orbits: linear codes and unions "
             "of orbits; auto: the first that gives even columns.",
         ),
     ] = "auto",
@@ -171,7 +171,7 @@ def _parse_distance(text: str) -> int | Literal["max"]:
 
 
 def _refuse_target(target: Path, *, force: bool) -> None:
-    """Refuse before the search what `CodingScheme.save` would refuse after it."""
+    """Raise before the search the errors that `CodingScheme.save` would raise after it."""
     if target.suffix != ".npy":
         raise InputError(f"--out {target}: a scheme's file name must end in .npy")
     refuse_existing(target, force=force)
@@ -222,7 +222,7 @@ def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
 
 
 def _description(result: SchemeResult, target: Path) -> list[str]:
-    """Lines that say what was found, how good it is, and where it is."""
+    """Lines on the scheme, its proof and its file."""
     from codedtool.coding.scheme import best_spread
 
     found = result.scheme
@@ -239,8 +239,8 @@ def _description(result: SchemeResult, target: Path) -> list[str]:
     lines = [
         f"scheme            {K} classes, codewords of {N} digits with {act} ones each (N_act / N = {found.ratio})",
         f"column sums       {found.s_min}..{found.s_max}, spread {found.spread} (rule B: even), {evenness}",
-        f"closest codewords differ in {found.min_distance} digits (rule C: H_min), {found.pairs_at_min} of "
-        f"{K * (K - 1) // 2} pairs do",
+        f"smallest distance {found.min_distance} digits between two codewords (rule C: H_min), at it "
+        f"{found.pairs_at_min} of {K * (K - 1) // 2} pairs",
         f"                  {proof}",
     ]
     how = f"{result.method}, {result.selection}, seed {result.seed}"
@@ -253,8 +253,8 @@ def _description(result: SchemeResult, target: Path) -> list[str]:
         if not joint.is_optimal:
             bound = f"not proved the best: up to {joint.bound.min_distance} is not excluded"
         lines.append(
-            f"with the others   closest classes differ in {joint.joint_min_distance} digits of all schemes together, "
-            f"{joint.pairs_at_joint_min} pairs do; {bound}"
+            f"with the others   smallest distance {joint.joint_min_distance} in all schemes together, at it "
+            f"{joint.pairs_at_joint_min} pairs; {bound}"
         )
     if result.stopped is not None:
         lines.append(f"stopped by the {result.stopped}: a longer search may do better and may differ")

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, say, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.verify import VerifyReport
 
 EXIT_FAILED = 3
+
+_RULES = (
+    "rule A: every codeword (row) has N_act ones, and no two are equal",
+    "rule B: the column sums are as equal as possible (smallest..largest)",
+    "rule C: any two codewords differ in at least H_min digits (the smallest distance)",
+)
 
 
 @verb
@@ -21,22 +27,30 @@ def verify(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Scheme files or folders.", show_default="schemes/")
     ] = None,
-    num_classes: Annotated[int | None, typer.Option("--K", help="The K every file must have.")] = None,
-    length: Annotated[int | None, typer.Option("--N", help="The N every file must have.")] = None,
-    act: Annotated[int | None, typer.Option("--act", help="The N_act every file must have.")] = None,
-    hmin: Annotated[
-        int | None, typer.Option("--hmin", help="The H_min every file must reach.", show_default="its JSON's, else 2")
+    num_classes: Annotated[int | None, typer.Option("--K", help="Number of classes that every file must have.")] = None,
+    length: Annotated[int | None, typer.Option("--N", help="Length of a codeword that every file must have.")] = None,
+    act: Annotated[int | None, typer.Option("--act", help="Ones per codeword that every file must have.")] = None,
+    min_distance: Annotated[
+        int | None,
+        typer.Option(
+            "--hmin",
+            help="The distance that any two codewords of a file must reach (rule C).",
+            show_default="the one in its JSON, else 2",
+        ),
     ] = None,
     max_spread: Annotated[
         int | None,
         typer.Option(
-            "--max-spread", min=0, help="Largest S_max - S_min allowed.", show_default="least possible: 0 or 1"
+            "--max-spread",
+            min=0,
+            help="Largest difference allowed between two column sums (rule B).",
+            show_default="least possible: 0 or 1",
         ),
     ] = None,
     json_output: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check schemes against rules A, B and C, and against their JSON, with numpy alone. Exit 3 when any fails."""
+    """Check schemes against rules A, B and C, and against their JSON, with numpy alone. Exit code 3 if any fails."""
     from codedtool.coding.verify import find_scheme_files, verify_scheme
 
     files = find_scheme_files(paths or [Path("schemes")])
@@ -50,7 +64,7 @@ def verify(
                 num_classes=num_classes,
                 length=length,
                 act=act,
-                min_distance=hmin,
+                min_distance=min_distance,
                 max_spread=max_spread,
                 progress=progress,
             )
@@ -66,10 +80,13 @@ def verify(
 
 
 def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
-    """One row per file, then every failure in a line of its own and the verdict."""
+    """The rules, one row per file, a line for every failure, and the verdict."""
     from rich.table import Table
 
-    table = Table("file", "K", "N", "act", "A", "B: sums", "C: H_min", "distance:pairs", "JSON", "verdict", box=None)
+    for line in _RULES:
+        say(line, to_stderr=to_stderr)
+    columns = ("file", "K", "N", "N_act", "A: ones", "B: column sums", "C: distance", "pairs at each distance", "JSON")
+    table = Table(*columns, "verdict", box=None)
     for report in reports:
         verdict = "ok" if report.passed else "FAILED"
         scheme = report.scheme
@@ -93,6 +110,7 @@ def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
     print_table(table, to_stderr=to_stderr)
     for report in reports:
         for check in report.failures:
-            typer.echo(f"{report.path}: {check.rule}: {check.detail}", err=True)
+            rule = f"rule {check.rule}" if check.rule in ("A", "B", "C") else check.rule
+            typer.echo(f"{report.path}: {rule}: {check.detail}", err=True)
     num_failed = sum(not report.passed for report in reports)
     typer.echo(f"{len(reports) - num_failed} passed, {num_failed} failed", err=to_stderr)

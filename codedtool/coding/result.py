@@ -36,7 +36,7 @@ class SchemeResult:
         next_bound: the same at H_min + 2.
         seconds: wall-clock seconds of the whole search, over all distances tried: "enumerate" (listing words),
             "select" (choosing K of them) and "total".
-        stopped: what cut the search short, or None.
+        stopped: why the search ended early, or None.
         joint: how the rows were ordered beside the companions, or None without companions.
     """
 

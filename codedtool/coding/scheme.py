@@ -28,14 +28,20 @@ _MAX_HEADER = 4096
 class CodingScheme:
     """K distinct binary codewords of length N and one weight; row k is the codeword of class k.
 
-    Validated once, here, then trusted and immutable: `table` is read-only and C-ordered.
+    Checked once, at construction. Immutable afterwards: `table` is read-only and C-ordered.
+
+    >>> scheme = CodingScheme([[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1]])
+    >>> scheme.num_classes, scheme.length, scheme.act
+    (4, 4, 2)
+    >>> scheme.column_sums.tolist(), scheme.min_distance, scheme.pairs_at_min
+    ([2, 2, 2, 2], 2, 4)
 
     Args:
         table: (K, N) array of 0/1 of an integer or boolean type, K >= 2, 2 <= N <= 64.
 
     Raises:
         TypeError: not an integer or boolean array.
-        InputError: a rule is broken; names the rule, the row or column and the value.
+        InputError: the table breaks a rule; the message names the rule, the row or column and the value.
     """
 
     def __init__(self, table: ArrayLike) -> None:
@@ -57,9 +63,9 @@ class CodingScheme:
         """Read a scheme from a ``.npy`` file; its JSON, if there is one, is not needed.
 
         Raises:
-            InputError: no such file, not a ``.npy``, pickled or object data, truncated, or a table that breaks
-                a rule; names the file, the rule, the place and the value. Nothing of the size that the header
-                claims is allocated before it is compared with the file's size.
+            InputError: there is no such file, it is not a ``.npy`` or is truncated, it holds pickled or object data,
+                or its table breaks a rule. The message names the file, the rule, the place and the value. The size
+                that the header claims is compared with the file's size before memory is allocated.
         """
         source = Path(path)
         try:
@@ -152,7 +158,7 @@ class CodingScheme:
         return hashlib.sha256(self.to_npy()).hexdigest()
 
     def summary(self) -> dict[str, Any]:
-        """What the table says of itself, under the names that JSON files use."""
+        """The table's figures, under the names that JSON files use."""
         return {
             "K": self.num_classes,
             "N": self.length,
@@ -174,7 +180,7 @@ class CodingScheme:
 
         Args:
             path: must end in ``.npy``; missing folders are made.
-            provenance: how the scheme came to be (method, seed, command, versions, upper bound), plain JSON types.
+            provenance: how the scheme was made (method, seed, command, versions, upper bound), plain JSON types.
             force: overwrite existing files.
 
         Returns:
@@ -208,7 +214,7 @@ class CodingScheme:
 
 
 def record_path(scheme_path: Path) -> Path:
-    """Where the JSON of a scheme's ``.npy`` lies."""
+    """The path of the JSON beside a scheme's ``.npy``."""
     return scheme_path.with_suffix(".json")
 
 

@@ -46,7 +46,7 @@ def find_scheme(
     less even than it could be, the search is over all words if their list is small (the paper's brute force), and
     otherwise over words of linear codes and unions of orbits of permutation groups, whose columns are even by
     construction. Where the words are too many to list, those and a random greedy search come first. Upper bounds
-    refuse at once what cannot exist.
+    refuse impossible problems at once.
 
     Args:
         num_classes: K >= 2.
@@ -64,7 +64,7 @@ def find_scheme(
 
     Raises:
         InputError: an argument out of range.
-        InfeasibleError: proved impossible, or not found; the message gives the bound or what was reached.
+        InfeasibleError: proved impossible, or not found; the message gives the bound, or how many words were found.
         SearchInterrupted: on Ctrl-C or `Budget.interrupt`; holds the best scheme so far.
     """
     work = Work.started(seed, budget, progress)
@@ -94,7 +94,7 @@ def scheme_from_words(
 
     Args:
         words: K strings of N binary digits, leftmost digit first as in table 4.
-        num_classes, length, act, min_distance: what the words must satisfy.
+        num_classes, length, act, min_distance: K, N, N_act and the H_min that the words must keep.
         companions: schemes of the other coded stages; with them the rows are ordered as in `find_scheme`.
         seed, budget, progress: as in `find_scheme`; the seed is used with ``companions`` only.
 
@@ -216,7 +216,7 @@ class _Search:
         return self._work.stop_reason() is not None
 
     def _not_found(self) -> str:
-        """Why there is no scheme, and what to change."""
+        """The message of a search without result: why, and which arguments to change."""
         greedy, problem = self._findings.greedy, self._problem
         asked = f"K={problem.num_classes} codewords at distance {problem.min_distance} were not found"
         if greedy is None:

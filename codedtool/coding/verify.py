@@ -1,4 +1,4 @@
-"""Checking scheme files against rules A, B and C with numpy alone, independently of every solver kernel."""
+"""Checking scheme files against rules A, B and C with numpy alone, independently of the solvers and their kernels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ class Check:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify_scheme` found: the checks in order, and the scheme when the file could be read at all."""
+    """The checks of one file in order.
+
+    Attributes:
+        path: the file.
+        checks: one per rule, and one for the JSON.
+        scheme: the scheme, or None if the file could not be read.
+        record: the JSON beside the file, or None if there is none that can be read.
+    """
 
     path: Path
     checks: tuple[Check, ...]
@@ -41,7 +48,7 @@ class VerifyReport:
         return tuple(check for check in self.checks if not check.passed)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON types; what is not known (no JSON beside the file) is null."""
+        """The report as plain JSON types; a value that only the JSON beside the file has is null without it."""
         document: dict[str, Any] = {"path": str(self.path), "passed": self.passed}
         if self.scheme is not None:
             scheme, record = self.scheme, self.record or {}
@@ -93,14 +100,24 @@ def verify_scheme(
     max_spread: int | None = None,
     progress: Progress = silent,
 ) -> VerifyReport:
-    """Check one scheme file: readable, rules A, B and C, and agreement with its JSON when there is one.
+    """Check one scheme file: readable, rules A, B and C, and agreement with its JSON if there is one.
+
+    >>> import tempfile
+    >>> from codedtool import CodingScheme
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = CodingScheme([[1, 1, 0, 0], [0, 0, 1, 1]]).save(Path(folder) / "two.npy")
+    ...     report = verify_scheme(path, min_distance=4)
+    >>> report.passed
+    True
+    >>> report.checks[2].rule, report.checks[2].detail
+    ('C', 'the closest codewords differ in 4 digits, 1 pair does')
 
     Args:
         path: the ``.npy``.
         num_classes, length, act: the K, N and N_act it must have; None: any.
-        min_distance: the H_min it must reach; None: what its JSON says, or, without JSON, 2 (distinct rows).
+        min_distance: the H_min it must reach; None: the one in its JSON, or, without JSON, 2 (distinct rows).
         max_spread: the largest S_max - S_min allowed; None: the smallest possible for its K, N and N_act (rule B).
-        progress: told "verifying" before the file is read.
+        progress: told the phase "verifying" before the file is read.
 
     Returns:
         The report; a file that is no scheme yields one failed check, not an exception.
@@ -125,15 +142,16 @@ def verify_scheme(
     allowed = best_spread(scheme.num_classes, scheme.length, scheme.act) if max_spread is None else max_spread
     sums = f"column sums {scheme.s_min}..{scheme.s_max}, spread {scheme.spread}"
     even = scheme.spread <= allowed
-    checks.append(Check("B", even, sums if even else f"{sums}, more than {allowed}"))
+    checks.append(Check("B", even, sums if even else f"{sums}, more than the {allowed} allowed"))
     record, record_check = _read_record(path)
     wanted_distance = min_distance
     if wanted_distance is None:
         claimed = (record or {}).get("min_distance")
         wanted_distance = claimed if isinstance(claimed, int) else 2
     far = scheme.min_distance >= wanted_distance
-    distance = f"H_min is {scheme.min_distance} ({scheme.pairs_at_min} pairs)"
-    checks.append(Check("C", far, distance if far else f"{distance}, less than {wanted_distance}"))
+    pairs = "1 pair does" if scheme.pairs_at_min == 1 else f"{scheme.pairs_at_min} pairs do"
+    distance = f"the closest codewords differ in {scheme.min_distance} digits, {pairs}"
+    checks.append(Check("C", far, distance if far else f"{distance}; {wanted_distance} are asked for"))
     if record_check is not None:
         checks.append(record_check)
     if record is not None:
@@ -142,7 +160,7 @@ def verify_scheme(
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any] | None, Check | None]:
-    """The JSON beside ``path`` and None; or None and the failed check when it is there but unreadable."""
+    """The JSON beside ``path`` and None; or None and a failed check if it cannot be read; or None twice without it."""
     source = record_path(path)
     try:
         record = json.loads(source.read_bytes())
@@ -156,7 +174,7 @@ def _read_record(path: Path) -> tuple[dict[str, Any] | None, Check | None]:
 
 
 def _check_record(scheme: CodingScheme, record: dict[str, Any]) -> Check:
-    """Whether a scheme's JSON says of the table what the table says of itself."""
+    """Whether the figures in a scheme's JSON are those of its table."""
     differences = [
         f"{key} is {record.get(key)!r} in the JSON, {value!r} in the array"
         for key, value in scheme.summary().items()

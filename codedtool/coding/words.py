@@ -6,14 +6,12 @@ so sorting words ascending is the order of line 12 of algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_LENGTH = 64
 
-# 4 million xor results at a time: 32 MB, small enough for any machine and large enough to amortise numpy's calls.
+# Pairs compared at a time: 32 MB of results, small enough for any machine and large enough to amortise numpy's calls.
 _PAIR_BLOCK = 1 << 22
 
 
@@ -31,12 +29,11 @@ def words_to_table(words_K: NDArray[np.uint64], length: int) -> NDArray[np.uint8
     return np.ascontiguousarray(bits, dtype=np.uint8)
 
 
-def distance_histogram(words_K: NDArray[np.uint64], *, on_rows: Callable[[int], None] | None = None) -> dict[int, int]:
+def distance_histogram(words_K: NDArray[np.uint64]) -> dict[int, int]:
     """How many unordered pairs of words lie at each Hamming distance.
 
     Args:
         words_K: (K,) uint64.
-        on_rows: called with the number of rows finished after every block of pairs.
 
     Returns:
         distance -> number of pairs, ascending distances, only those that occur; counts sum to K(K-1)/2.
@@ -58,6 +55,4 @@ def distance_histogram(words_K: NDArray[np.uint64], *, on_rows: Callable[[int], 
         block[0] -= stop - start
         counts += block - square // 2
         start = stop
-        if on_rows is not None:
-            on_rows(stop)
     return {int(d): int(counts[d]) for d in np.flatnonzero(counts)}

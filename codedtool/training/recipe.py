@@ -86,7 +86,7 @@ class OptimisationSettings:
     ema_decay: Annotated[
         float,
         Setting(
-            "Decay of a moving average of the weights; the average is what is evaluated and saved. 0: no average.",
+            "Decay of a moving average of the weights; the average is evaluated and saved. 0: no average.",
             low=0,
             high=1,
         ),

@@ -23,15 +23,13 @@ from codedtool.cli import app
 from codedtool.data import load_dataset
 from codedtool.training.run import Run
 from tests.paths import SCHEMES
+from tests.runs import copy_of
 
 # One thread: other tests share the cores.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 # Seconds go into starting processes: most commands run in this one.
 RUNNER = CliRunner()
-
-CODED = ("--scheme", "schemes/c10_5of10.npy", "--scheme", "schemes/c10_3of10.npy")
-PLAIN = ("--preset", "resnext_tiny")
 
 
 def fresh(cwd: Path, *arguments: str) -> str:
@@ -93,7 +91,7 @@ class House(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def house(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> House:
     """The commands, once each, where a user would type them."""
     # In this process PyTorch's idle threads may spin, which costs far more than they bring.
     torch.set_num_threads(1)
@@ -101,9 +99,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     (folder / "schemes").mkdir()
     for name in ("c10_5of10.npy", "c10_3of10.npy"):
         shutil.copy(SCHEMES / name, folder / "schemes" / name)
-    train = ("train", "--data", "digits", "--epochs", "3", "--quiet")
-    done(folder, *train, *CODED, "--run-name", "coded")
-    done(folder, *train, *PLAIN, "--run-name", "plain")
+    copy_of(trained, folder)
     # The first validation image of each digit.
     val = load_dataset("digits", data_dir=folder).val
     for digit in range(10):
@@ -268,7 +264,7 @@ def test_bad_input_gets_one_message(house: House) -> None:
     assert "nothing.png" in refused(house.path, "predict", "nothing.png", *on_coded)
     assert "name a run of the plain control" in refused(house.path, "bc", "--compare", "coded", *on_coded)
     assert "is the data set of the run itself" in refused(house.path, "bc", "--ood", "digits", *on_coded)
-    assert "no such run" in refused(house.path, "bc", "--run", "codde")
+    assert "there is no run codde" in refused(house.path, "bc", "--run", "codde")
     assert files_of(house.path) == before
 
 
@@ -297,4 +293,4 @@ def test_a_run_with_another_scheme_than_it_was_trained_with_is_refused(house: Ho
     table = np.load(other / "schemes" / "s2.npy")
     np.save(other / "schemes" / "s2.npy", np.roll(table, 1, axis=0))
     message = refused(house.path, "bc", "--class", "3", "--run", str(other), "--force")
-    assert "is not the scheme the run was trained with" in message
+    assert "is not the scheme that the run was trained with" in message

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from codedtool.budget import Budget
 from codedtool.cli.assign import assign
+from codedtool.coding.orders import assignment
 from codedtool.coding.orders.assignment import assign_classes, check_similarity, load_similarity
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
@@ -43,7 +44,10 @@ def test_few_classes_reach_the_best_of_all_orders(seed: int, num_classes: int, r
         np.array([[0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0]], dtype=np.uint8)
     )[:num_classes]
     similarity = random_similarity(num_classes, seed)
-    found = assign_classes(CodingScheme(table), similarity, repel=repel)
+    # A hundredth of the steps is plenty for 720 orders.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assignment, "_ANNEALING_STEPS", 40_000)
+        found = assign_classes(CodingScheme(table), similarity, repel=repel)
     every = [overlap(table[list(order)], similarity) for order in permutations(range(num_classes))]
     assert found.overlap == pytest.approx(overlap(found.scheme.table, similarity), abs=1e-4)
     assert found.overlap == pytest.approx(min(every) if repel else max(every), abs=1e-4)

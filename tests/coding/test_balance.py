@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codedtool.budget import Budget, StopReason
+from codedtool.budget import Budget, StopReason, Work
+from codedtool.coding.problem import Problem
 from codedtool.coding.scheme import best_spread
 from codedtool.coding.solvers import balance_kernels
 from codedtool.coding.solvers.balance import Selection, select_balanced
@@ -26,11 +27,11 @@ PAPER = ((100, 20, 8, 8), (100, 20, 4, 4), (1000, 32, 8, 6))
 
 @cache
 def greedy(length: int, act: int, min_distance: int) -> np.ndarray:
-    return lexicode(length, act, min_distance, budget=Budget()).words
+    return lexicode(length, act, min_distance).words
 
 
 def select(K: int, N: int, act: int, H: int, seed: int, budget: Budget | None = None) -> Selection:
-    return select_balanced(greedy(N, act, H), N, act, K, H, seed=seed, budget=budget or Budget())
+    return select_balanced(greedy(N, act, H), Problem(K, N, act, H), Work(seed, budget or Budget()))
 
 
 def check_figures(words: np.ndarray, length: int, act: int, num_classes: int, H: int, found: Selection) -> None:
@@ -83,27 +84,25 @@ def test_far_fewer_pairs_at_min_than_a_random_choice() -> None:
 
 def test_the_same_seed_gives_the_same_choice_in_another_process() -> None:
     program = (
-        "from codedtool.budget import Budget; from codedtool.coding.solvers.balance import select_balanced\n"
+        "from codedtool.budget import Work; from codedtool.coding.problem import Problem\n"
+        "from codedtool.coding.solvers.balance import select_balanced\n"
         "from codedtool.coding.solvers.lexicode import lexicode\n"
-        "words = lexicode(32, 8, 6, budget=Budget()).words\n"
-        "print(select_balanced(words, 32, 8, 1000, 6, seed=5, budget=Budget()).indices.tolist())"
+        "words = lexicode(32, 8, 6).words\n"
+        "print(select_balanced(words, Problem(1000, 32, 8, 6), Work(5)).indices.tolist())"
     )
-    outputs = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120).stdout
-        for _ in range(2)
-    ]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     here = select(1000, 32, 8, 6, 5).indices.tolist()
-    assert outputs == [f"{here}\n"] * 2
+    assert done.stdout == f"{here}\n"
     assert here != select(1000, 32, 8, 6, 6).indices.tolist()
 
 
 def test_all_of_g_and_too_few() -> None:
     words = greedy(20, 4, 4)
-    found = select_balanced(words, 20, 4, len(words), 4, seed=0, budget=Budget())
+    found = select_balanced(words, Problem(len(words), 20, 4, 4), Work())
     assert found.method == "all of G"
     check_figures(words, 20, 4, len(words), 4, found)
     with pytest.raises(InputError, match="K=190 words cannot be chosen from 189"):
-        select_balanced(words, 20, 4, 190, 4, seed=0, budget=Budget())
+        select_balanced(words, Problem(190, 20, 4, 4), Work())
 
 
 def test_an_interrupted_choice_is_still_a_choice() -> None:
@@ -158,9 +157,10 @@ def test_swaps_keep_every_number_up_to_date() -> None:
         return [residual, table @ residual, near[:, is_chosen].sum(axis=1)]
 
     kept = counted()
+    pool, choice = balance_kernels.Pool(words, N, act, overlap), balance_kernels.Choice(is_chosen, *kept)
     for _ in range(50):
         out, into = random.choice(np.flatnonzero(is_chosen)), random.choice(np.flatnonzero(~is_chosen))
-        balance_kernels.apply_swap(words, N, overlap, out, into, is_chosen, *kept)
+        balance_kernels.apply_swap(pool, choice, out, into)
         assert is_chosen.sum() == 60
         for number, recount in zip(kept, counted(), strict=True):
             assert np.array_equal(number, recount)
@@ -193,27 +193,24 @@ def test_the_table_finds_a_double_swap_exactly_where_trying_all_finds_one(seed: 
         for ins in combinations(outside[1:].tolist(), 2)
         if np.array_equal(table[list(ins)].sum(axis=0) - table[list(outs)].sum(axis=0), wanted)
     ]
-    keys, places = np.zeros(256, dtype=np.uint64), np.full(256, -1, dtype=np.int32)
-    sieve = np.zeros(1 << 6, dtype=np.uint64)
-    balance_kernels.hash_pairs(hashes[outside], 8, 12, sieve, keys, places)
+    table_of_pairs = balance_kernels.PairTable(
+        slot_bits=8,
+        sieve_bits=12,
+        sieve=np.zeros(1 << 6, dtype=np.uint64),
+        keys=np.zeros(256, dtype=np.uint64),
+        places=np.full(256, -1, dtype=np.int32),
+    )
+    balance_kernels.hash_pairs(hashes[outside], table_of_pairs)
     found = np.zeros(4, dtype=np.int64)
     pairs = balance_kernels.find_double_swap(
-        words,
-        N,
-        overlap,
+        balance_kernels.Pool(words, N, 5, overlap),
+        degrees,
+        table_of_pairs,
+        balance_kernels.Sides(inside, hashes[inside], outside),
         wanted,
         (wanted.astype(np.uint64) * weights).sum(dtype=np.uint64),
         spared_out,
         spared_into,
-        inside,
-        hashes[inside],
-        outside,
-        8,
-        12,
-        sieve,
-        keys,
-        places,
-        degrees,
         found,
     )
     # Pairs to take with the same sum share one entry of the table, so the best may be hidden; one is always found
@@ -238,7 +235,7 @@ def test_small_choices_are_counted_right_and_never_better_than_possible(data: st
         return
     K = data.draw(st.integers(2, min(len(words), 5)))
     words = words[: data.draw(st.integers(K, min(len(words), 10)))]
-    found = select_balanced(words, N, act, K, H, seed=data.draw(st.integers(0, 9)), budget=Budget())
+    found = select_balanced(words, Problem(K, N, act, H), Work(data.draw(st.integers(0, 9))))
     check_figures(words, N, act, K, H, found)
     table = words_to_table(words, N)
     spreads = (np.ptp(table[list(rows)].sum(axis=0)) for rows in combinations(range(len(words)), K))

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codedtool.coding import bounds, delsarte
-from codedtool.coding.bounds import bounds_table, highest_possible_distance, upper_bound
+from codedtool.coding.bounds import bounds_table, delsarte, highest_possible_distance, johnson, upper_bound
 from codedtool.coding.bounds.delsarte import DelsarteCertificate, delsarte_certificate, eigenvalue
 from codedtool.errors import InfeasibleError, InputError
 
@@ -155,14 +154,14 @@ def test_pair_counting_stops_only_where_it_says() -> None:
         for act in range(1, length // 2 + 1):
             for half in range(1, act + 1):
                 excess = half * length - act * (length - act)
-                bound = bounds._pair_counting(length, act, half)
+                bound = johnson.pair_counting_bound(length, act, half)
                 if excess > 0:
                     assert bound is not None
                     assert bound <= half * length // excess
                 else:
                     assert bound is None
                     shortest = length // (4 * half) + 1
-                    assert all(bounds._pairs_add_up(m, length, act, half) for m in range(1, shortest + 1))
+                    assert all(johnson.pairs_add_up(m, length, act, half) for m in range(1, shortest + 1))
 
 
 @pytest.mark.parametrize(("length", "act"), [(4, 2), (6, 3), (7, 3), (8, 2), (9, 4)])
@@ -304,14 +303,14 @@ def test_highest_possible_distance_is_the_last_row_with_room(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ((1, 1, 2), "length must be from 2 to 64, not 1"),
-        ((65, 8, 2), "length must be from 2 to 64, not 65"),
-        ((10, 0, 2), "act must be from 1 to length - 1 = 9, not 0"),
-        ((10, 10, 2), "act must be from 1 to length - 1 = 9, not 10"),
-        ((10, 3, 1), "min_distance must be at least 2"),
-        ((10, 3, -4), "not -4"),
-        ((10, 2.5, 4), "act must be a whole number, not 2.5"),
-        ((10, 3, "4"), "min_distance must be a whole number, not '4'"),
+        ((1, 1, 2), "`length` must be between 2 and 64, got 1"),
+        ((65, 8, 2), "`length` must be between 2 and 64, got 65"),
+        ((10, 0, 2), "`act` must be between 1 and N-1=9, got 0"),
+        ((10, 10, 2), "`act` must be between 1 and N-1=9, got 10"),
+        ((10, 3, 1), "`min_distance` must be at least 2"),
+        ((10, 3, -4), "got -4"),
+        ((10, 2.5, 4), "`act` must be a whole number, got 2.5"),
+        ((10, 3, "4"), "`min_distance` must be a whole number, got '4'"),
     ],
 )
 def test_bad_arguments_are_named(arguments: tuple[int, int, int], named: str) -> None:
@@ -320,14 +319,14 @@ def test_bad_arguments_are_named(arguments: tuple[int, int, int], named: str) ->
 
 
 def test_bad_arguments_of_the_other_doors_are_named() -> None:
-    with pytest.raises(InputError, match="length must be"):
+    with pytest.raises(InputError, match="`length` must be"):
         bounds_table(99, 3)
-    with pytest.raises(InputError, match="num_classes must be at least 1, not 0"):
+    with pytest.raises(InputError, match="`num_classes` must be at least 1, got 0"):
         highest_possible_distance(0, 10, 3)
-    with pytest.raises(InfeasibleError, match=r"num_classes = 121 exceeds C\(10, 3\) = 120"):
+    with pytest.raises(InfeasibleError, match=r"`num_classes` is 121, more than the C\(10, 3\) = 120"):
         highest_possible_distance(121, 10, 3)
     for distance in (3, 0, 8):
-        with pytest.raises(InputError, match=f"not {distance}"):
+        with pytest.raises(InputError, match=f"got {distance}"):
             delsarte_certificate(10, 3, distance)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codedtool.budget import Budget
+from codedtool.budget import Budget, Work
 from codedtool.coding.orders.joint_words import choose_jointly, highest_joint_distance
 from codedtool.coding.scheme import CodingScheme
 from tests.paths import SCHEMES
@@ -74,4 +74,4 @@ def test_many_classes_uneven_columns_and_a_spent_budget_are_left_alone(
     assert choose_jointly(uneven, [uneven]) is None
     budget = Budget()
     budget.interrupt()
-    assert choose_jointly(five, [three], budget=budget) is None
+    assert choose_jointly(five, [three], Work(budget=budget)) is None

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codedtool.budget import Budget
+from codedtool.budget import Budget, Work
 from codedtool.coding.solvers import lexicode as lexicode_module
 from codedtool.coding.solvers.lexicode import lexicode
 from codedtool.errors import InputError
@@ -65,7 +65,7 @@ class PolledClock:
 @pytest.mark.parametrize(("parameters", "size"), KNOWN.items())
 def test_known_answers(parameters: tuple[int, int, int], size: int) -> None:
     length, act, min_distance = parameters
-    result = lexicode(length, act, min_distance, budget=Budget())
+    result = lexicode(length, act, min_distance)
     assert len(result.words) == size
     assert result.complete
     assert result.stopped is None
@@ -79,7 +79,7 @@ def test_known_answers(parameters: tuple[int, int, int], size: int) -> None:
 def test_every_small_case_agrees_with_the_plain_twin_word_for_word(length: int) -> None:
     for act, min_distance in itertools.product(range(1, length), [2, 3, 4, 5, 6, 8, 9, 10, 12, 14]):
         expected = plain_lexicode(length, act, min_distance)
-        assert lexicode(length, act, min_distance, budget=Budget()).words.tolist() == expected, (act, min_distance)
+        assert lexicode(length, act, min_distance).words.tolist() == expected, (act, min_distance)
 
 
 @settings(deadline=None, max_examples=60)
@@ -88,9 +88,7 @@ def test_larger_cases_agree_with_the_striking_out_twin(data: st.DataObject) -> N
     length = data.draw(st.integers(2, 16))
     act = data.draw(st.integers(1, length - 1))
     min_distance = data.draw(st.integers(4, length + 3))
-    assert lexicode(length, act, min_distance, budget=Budget()).words.tolist() == numpy_lexicode(
-        length, act, min_distance
-    )
+    assert lexicode(length, act, min_distance).words.tolist() == numpy_lexicode(length, act, min_distance)
 
 
 @pytest.mark.parametrize("parameters", [(21, 7, 6), (22, 11, 8), (24, 12, 8), (25, 12, 10), (24, 20, 4), (33, 4, 4)])
@@ -98,7 +96,7 @@ def test_both_splits_agree_with_the_reference_loop(parameters: tuple[int, int, i
     from benchmarks.reference import reference_lexicode
 
     length, act, min_distance = parameters
-    result = lexicode(length, act, min_distance, budget=Budget())
+    result = lexicode(length, act, min_distance)
     assert result.words.tolist() == reference_lexicode(length, act, min_distance).tolist()
 
 
@@ -108,7 +106,7 @@ def test_the_paper_parameters_agree_with_the_reference_loop(parameters: tuple[in
     from benchmarks.reference import reference_lexicode
 
     length, act, min_distance = parameters
-    result = lexicode(length, act, min_distance, budget=Budget())
+    result = lexicode(length, act, min_distance)
     assert result.words.tolist() == reference_lexicode(length, act, min_distance).tolist()
 
 
@@ -119,15 +117,15 @@ def test_the_longest_words_agree_with_the_twin() -> None:
         for word in pairs:
             if all((word ^ other).bit_count() >= min_distance for other in kept):
                 kept.append(word)
-        assert lexicode(64, 2, min_distance, budget=Budget()).words.tolist() == kept
+        assert lexicode(64, 2, min_distance).words.tolist() == kept
     complement = [2**64 - 1 - word for word in pairs]
-    assert lexicode(64, 62, 2, budget=Budget()).words.tolist() == complement[::-1]
+    assert lexicode(64, 62, 2).words.tolist() == complement[::-1]
 
 
 def test_a_time_limit_leaves_exactly_the_beginning_of_the_set() -> None:
-    full = lexicode(32, 8, 6, budget=Budget()).words
+    full = lexicode(32, 8, 6).words
     for limit in (3.5, 6.5, 9.5):
-        result = lexicode(32, 8, 6, budget=Budget(limit, clock=PolledClock()))
+        result = lexicode(32, 8, 6, Work(budget=Budget(limit, clock=PolledClock())))
         assert result.stopped == "time limit"
         assert not result.complete
         assert 0 < result.num_done < result.num_words
@@ -153,7 +151,7 @@ def test_an_interrupt_stops_at_the_next_slice_and_keeps_what_was_found() -> None
         if len(reports) == 6:
             budget.interrupt()
 
-    result = lexicode(32, 16, 12, budget=budget, progress=interrupt_later)
+    result = lexicode(32, 16, 12, Work(budget=budget, progress=interrupt_later))
     assert result.stopped == "interrupted"
     assert 0 < result.num_done < result.num_words == 601_080_390
     # Nothing was decided after the report that interrupted, and the last report says what is kept.
@@ -162,7 +160,7 @@ def test_an_interrupt_stops_at_the_next_slice_and_keeps_what_was_found() -> None
 
 
 def test_an_enumeration_far_too_long_stops_cleanly_with_a_sound_beginning() -> None:
-    result = lexicode(64, 16, 10, budget=Budget(14, clock=PolledClock()))
+    result = lexicode(64, 16, 10, Work(budget=Budget(14, clock=PolledClock())))
     assert result.stopped == "time limit"
     assert result.num_words == math.comb(64, 16)
     words = result.words
@@ -176,14 +174,14 @@ def test_an_enumeration_far_too_long_stops_cleanly_with_a_sound_beginning() -> N
 
 def test_a_set_beyond_the_memory_it_may_take_stops_at_the_word_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lexicode_module, "MAX_WORDS", 10_000)
-    result = lexicode(40, 10, 2, budget=Budget())
+    result = lexicode(40, 10, 2)
     assert result.stopped == "word limit"
     assert 10_000 < len(result.words) == result.num_done
 
 
 def test_progress_is_monotone_and_ends_at_the_total() -> None:
     seen = []
-    lexicode(32, 8, 6, budget=Budget(), progress=lambda *report: seen.append(report))
+    lexicode(32, 8, 6, Work(progress=lambda *report: seen.append(report)))
     done = [report[1] for report in seen]
     assert done == sorted(done)
     assert seen[-1] == ("enumerating words", 10_518_300, 10_518_300, "|G| = 11556")
@@ -205,18 +203,17 @@ def test_progress_is_monotone_and_ends_at_the_total() -> None:
 )
 def test_bad_arguments_are_named_with_their_value(arguments: tuple, named: str) -> None:
     with pytest.raises(InputError, match=named) as caught:
-        lexicode(*arguments, budget=Budget())
+        lexicode(*arguments)
     value = {"length": 0, "act": 1, "min_distance": 2}[named]
     assert repr(arguments[value]) in str(caught.value)
 
 
 def test_the_kernels_run_interpreted_too() -> None:
     script = (
-        "from codedtool.budget import Budget\n"
         "from codedtool.coding.solvers.lexicode import lexicode\n"
         "from codedtool.coding.solvers.lexicode_kernels import advance\n"
         "assert not hasattr(advance, 'py_func'), 'compiled'\n"
-        "print(*lexicode(9, 4, 4, budget=Budget()).words)\n"
+        "print(*lexicode(9, 4, 4).words)\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore::RuntimeWarning", "-c", script],

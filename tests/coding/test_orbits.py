@@ -11,33 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from codedtool.budget import Budget, silent
+from codedtool.budget import Budget, Work
+from codedtool.coding.problem import Problem
 from codedtool.coding.solvers.algebra import orbits_kernels
-from codedtool.coding.solvers.algebra.cyclic import (
-    _Halves,
-    _Span,
-    exponents_for,
-    extended_cyclic_basis,
-    linear_code_words,
-    shortened,
-)
 from codedtool.coding.solvers.algebra.groups import catalogue
 from codedtool.coding.solvers.algebra.orbits import orbit_code
-from codedtool.coding.solvers.even_choice import choose_balanced_union, choose_even
-from codedtool.coding.words import distance_histogram, words_to_table
+from codedtool.coding.solvers.even_choice import choose_even
 from codedtool.errors import InputError
-
-
-def assert_code(words: NDArray[np.uint64], length: int, act: int, min_distance: int) -> None:
-    """Rule A, rule C and the order of the words, by numpy alone."""
-    assert (np.diff(words) > 0).all()
-    assert int(words.max()) < 1 << length
-    assert (np.bitwise_count(words) == act).all()
-    assert min(distance_histogram(words)) >= min_distance
-
-
-def column_sums(words: NDArray[np.uint64], length: int) -> NDArray[np.int64]:
-    return words_to_table(words, length).sum(axis=0, dtype=np.int64)
+from tests.coding.codes import assert_code, column_sums
 
 
 def brute_orbits(length: int, act: int, min_distance: int, elements: NDArray[np.uint8]) -> Counter[int]:
@@ -55,17 +36,20 @@ def test_enumerated_orbits_are_all_admissible_orbits(length: int, act: int, min_
     for group in catalogue(length)[::3]:
         elements = group.elements()
         shifted = np.uint64(1) << elements.astype(np.uint64)
-        words, sizes = np.zeros(1000, dtype=np.uint64), np.zeros(1000, dtype=np.int64)
-        counts = np.zeros(2, dtype=np.int64)
+        listing = orbits_kernels.Listing(
+            words=np.zeros(1000, dtype=np.uint64),
+            sizes=np.zeros(1000, dtype=np.int64),
+            num_kept=np.zeros(1, dtype=np.int64),
+            rest=np.zeros(1, dtype=np.uint64),
+        )
         for bits in group.column_orbits():
             if bits[-1] + 1 >= act:
-                rest = np.array([(1 << (act - 1)) - 1], dtype=np.uint64)
+                listing.rest[0] = (1 << (act - 1)) - 1
                 shared = act - min_distance // 2
-                while not orbits_kernels.enumerate_orbits(
-                    shifted, act, shared, bits[-1], rest, 100, words, sizes, counts
-                ):
+                while not orbits_kernels.enumerate_orbits(shifted, act, shared, bits[-1], 100, listing):
                     pass
-        assert Counter(sizes[: counts[0]].tolist()) == brute_orbits(length, act, min_distance, elements), group.name
+        sizes = listing.sizes[: listing.num_kept[0]].tolist()
+        assert Counter(sizes) == brute_orbits(length, act, min_distance, elements), group.name
 
 
 @pytest.mark.parametrize(
@@ -105,7 +89,7 @@ def test_orbits_are_orbits_of_the_group_named() -> None:
 
 
 def test_the_seed_decides_the_code() -> None:
-    codes = [orbit_code(14, 5, 6, num_classes=28, seed=seed) for seed in (3, 3, 4)]
+    codes = [orbit_code(14, 5, 6, Work(seed), num_classes=28) for seed in (3, 3, 4)]
     assert all(code is not None for code in codes)
     words = [code.words.tolist() for code in codes if code is not None]
     assert words[0] == words[1]
@@ -117,105 +101,21 @@ def test_imagenet_8_of_32_at_distance_8() -> None:
     assert code is not None
     assert len(code.words) >= 1000
     assert_code(code.words, 32, 8, 8)
-    chosen = choose_even(code.words, code.orbit, 32, 8, 1000, 8, seed=0, budget=Budget())
+    chosen = choose_even(code.words, code.orbit, Problem(1000, 32, 8, 8), Work())
     assert (column_sums(code.words[chosen], 32) == 250).all()
     assert len(set(chosen.tolist())) == 1000
-
-
-def test_imagenet_16_of_32_at_distance_12() -> None:
-    code = linear_code_words(32, 16, 12)
-    assert code is not None
-    assert len(code.words) == 1054
-    assert_code(code.words, 32, 16, 12)
-    chosen = choose_balanced_union(code.words, code.orbit, 32, 1000)
-    assert chosen is not None
-    words = code.words[chosen]
-    assert (column_sums(words, 32) == 500).all()
-    assert set(words.tolist()) == {w ^ 0xFFFFFFFF for w in words.tolist()}
-
-
-@pytest.mark.parametrize(("act", "min_distance", "size"), [(8, 8, 27_288), (16, 16, 30_828)])
-def test_21841_classes_of_64(act: int, min_distance: int, size: int) -> None:
-    code = linear_code_words(64, act, min_distance)
-    assert code is not None
-    assert len(code.words) == size
-    chosen = choose_even(code.words, code.orbit, 64, act, 21_841, min_distance, seed=0, budget=Budget())
-    words = code.words[chosen]
-    assert len(words) == 21_841
-    assert_code(words, 64, act, min_distance)
-    sums = column_sums(words, 64)
-    assert sums.max() - sums.min() == 1
-
-
-@pytest.mark.parametrize("degree", [3, 4, 5])
-def test_extended_bch_codes_have_their_designed_distance(degree: int) -> None:
-    dimensions = {3: {4: 4}, 4: {4: 11, 6: 7, 8: 5}, 5: {4: 26, 6: 21, 8: 16, 12: 11, 16: 6}}[degree]
-    for distance, dimension in dimensions.items():
-        basis = extended_cyclic_basis(degree, exponents_for(degree, distance))
-        assert len(basis) == dimension
-        if dimension <= 16:
-            words = np.zeros(1, dtype=np.uint64)
-            for word in basis:
-                words = np.concatenate([words, words ^ word])
-            assert np.bitwise_count(words[1:]).min() == distance
-
-
-@pytest.mark.parametrize(("length", "act", "distance"), [(16, 6, 6), (16, 8, 4), (13, 6, 4), (15, 8, 6), (12, 4, 4)])
-def test_listed_words_are_all_words_of_the_code(length: int, act: int, distance: int) -> None:
-    basis = shortened(extended_cyclic_basis(4, exponents_for(4, distance)), length)
-    words = np.zeros(1, dtype=np.uint64)
-    for word in basis:
-        words = np.concatenate([words, words ^ word])
-    code = linear_code_words(length, act, distance)
-    assert code is not None
-    assert code.words.tolist() == sorted(words[np.bitwise_count(words) == act].tolist())
-
-
-def test_halves_and_span_list_the_same_words() -> None:
-    basis = extended_cyclic_basis(5, exponents_for(5, 8))
-    for act, size in ((6, 0), (7, 0), (8, 620)):
-        span = _Span(basis, act)(Budget(), silent)[0]
-        halves = _Halves(basis, 32, act)(Budget(), silent)[0]
-        assert sorted(span.tolist()) == sorted(halves.tolist())
-        assert len(span) == size
-
-
-def test_the_64_28_code_has_distance_16() -> None:
-    basis = extended_cyclic_basis(6, exponents_for(6, 16))
-    assert len(basis) == 28
-    for weight in range(2, 16, 2):
-        assert len(_Span(basis, weight)(Budget(), silent)[0]) == 0
-    assert (np.bitwise_count(basis) % 2 == 0).all()
-
-
-def test_orbits_of_a_linear_code_are_even() -> None:
-    code = linear_code_words(64, 16, 16)
-    assert code is not None
-    for number in range(0, int(code.orbit.max()) + 1, 50):
-        sums = column_sums(code.words[code.orbit == number], 64)
-        assert sums.max() == sums.min()
-
-
-def test_a_union_that_cannot_be() -> None:
-    words = np.array([0b0011, 0b1100, 0b0101, 0b1010], dtype=np.uint64)
-    orbit = np.array([0, 0, 1, 1])
-    assert choose_balanced_union(words, orbit, 4, 2).tolist() in ([0, 1], [2, 3])
-    assert choose_balanced_union(words, orbit, 4, 3) is None
-    assert choose_balanced_union(words, np.array([0, 1, 0, 1]), 4, 2) is None
 
 
 def test_a_stopped_search_gives_what_it_has() -> None:
     budget = Budget()
     budget.interrupt()
-    assert orbit_code(16, 6, 6, budget=budget) is None
-    stopped = linear_code_words(64, 16, 16, budget=budget)
-    assert stopped is None
+    assert orbit_code(16, 6, 6, Work(budget=budget)) is None
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(InputError, match="min_distance must be even and at least 2, got 5"):
+    with pytest.raises(InputError, match="`min_distance` must be even and at least 2, got 5"):
         orbit_code(10, 5, 5)
-    with pytest.raises(InputError, match="no group 'Z11' acts on 10 columns"):
+    with pytest.raises(InputError, match="`groups`: no group 'Z11' acts on 10 columns"):
         orbit_code(10, 5, 4, groups=["Z11"])
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codedtool.budget import Budget
+from codedtool.budget import Budget, Work
 from codedtool.coding.bounds.joint import joint_bound
 from codedtool.coding.orders import pairing
 from codedtool.coding.orders.pairing import joint_distance_histogram, order_jointly
@@ -56,7 +56,7 @@ def small_schemes(draw: st.DrawFn, num_classes: int) -> CodingScheme:
 
 def lexicode_scheme(K: int, N: int, act: int, min_distance: int) -> CodingScheme:
     """The first K words of the greedy set."""
-    return CodingScheme.from_words(lexicode(N, act, min_distance, budget=Budget()).words[:K], N)
+    return CodingScheme.from_words(lexicode(N, act, min_distance).words[:K], N)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,7 +89,7 @@ def test_annealing_finds_the_optimum_of_few_classes(data: st.DataObject) -> None
 
 def test_the_figures_are_those_of_the_returned_order() -> None:
     own, other = lexicode_scheme(60, 20, 4, 4), lexicode_scheme(60, 20, 8, 8)
-    found = order_jointly(own, [other], seed=3)
+    found = order_jointly(own, [other], Work(3))
     assert sorted(found.permutation.tolist()) == list(range(60))
     assert np.array_equal(found.scheme.table, own.table[found.permutation])
     # A permutation of rows: every rule of the scheme is as it was.
@@ -102,7 +102,7 @@ def test_the_figures_are_those_of_the_returned_order() -> None:
         min(found.given_histogram),
         found.given_histogram[min(found.given_histogram)],
     )
-    again = order_jointly(own, [other], seed=3)
+    again = order_jointly(own, [other], Work(3))
     assert again == found
     assert np.array_equal(again.permutation, found.permutation)
 
@@ -139,7 +139,7 @@ def test_interruption_returns_a_valid_order_no_worse_than_the_one_given() -> Non
         if len(calls) == 10:
             budget.interrupt()
 
-    found = order_jointly(own, [other], budget=budget, progress=interrupt)
+    found = order_jointly(own, [other], Work(budget=budget, progress=interrupt))
     assert found.stopped == "interrupted"
     assert sorted(found.scheme.words.tolist()) == sorted(own.words.tolist())
     given = min(found.given_histogram)
@@ -158,5 +158,5 @@ def test_refusals_name_the_argument_and_the_value(scheme: CodingScheme) -> None:
         order_jointly(scheme, [])
     with pytest.raises(InputError, match="K=10 rows and another K=9"):
         order_jointly(scheme, [CodingScheme(scheme.table[:9])])
-    with pytest.raises(InputError, match="seed must be 0 or more, got -1"):
-        order_jointly(scheme, [scheme], seed=-1)
+    with pytest.raises(InputError, match="`seed` must be 0 or more, got -1"):
+        order_jointly(scheme, [scheme], Work(-1))

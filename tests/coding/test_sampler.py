@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codedtool.budget import Budget
+from codedtool.budget import Budget, Work
+from codedtool.coding.problem import Problem
 from codedtool.coding.scheme import best_spread
 from codedtool.coding.solvers.sampler import sample_words
 from codedtool.coding.words import distance_histogram, words_to_table
@@ -23,7 +24,7 @@ def spread(words: np.ndarray, length: int) -> int:
     [(10, 10, 5, 4), (100, 20, 8, 6), (1000, 32, 8, 6), (1000, 32, 16, 8), (777, 61, 13, 10), (2000, 64, 8, 8)],
 )
 def test_words_keep_all_three_rules(num_classes: int, length: int, act: int, min_distance: int) -> None:
-    words = sample_words(length, act, min_distance, num_classes).words
+    words = sample_words(Problem(num_classes, length, act, min_distance)).words
     assert len(words) == num_classes
     assert (np.diff(words) > 0).all()
     assert (np.bitwise_count(words) == act).all()
@@ -32,7 +33,7 @@ def test_words_keep_all_three_rules(num_classes: int, length: int, act: int, min
 
 
 def test_21841_words_of_64_at_distance_14() -> None:
-    words = sample_words(64, 16, 14, 21_841).words
+    words = sample_words(Problem(21_841, 64, 16, 14)).words
     assert len(words) == 21_841
     assert (np.bitwise_count(words) == 16).all()
     assert min(distance_histogram(words)) >= 14
@@ -41,7 +42,7 @@ def test_21841_words_of_64_at_distance_14() -> None:
 
 @pytest.mark.slow
 def test_100000_words_of_64_at_distance_12() -> None:
-    words = sample_words(64, 16, 12, 100_000).words
+    words = sample_words(Problem(100_000, 64, 16, 12)).words
     assert len(words) == 100_000
     assert (np.bitwise_count(words) == 16).all()
     assert min(distance_histogram(words)) >= 12
@@ -54,7 +55,7 @@ def test_any_size_is_even_at_distance_2_while_words_are_plenty(data: st.DataObje
     length = data.draw(st.integers(12, 64))
     act = data.draw(st.integers(3, length - 3))
     num_classes = data.draw(st.integers(2, 100))
-    words = sample_words(length, act, 2, num_classes, seed=data.draw(st.integers(0, 5))).words
+    words = sample_words(Problem(num_classes, length, act, 2), Work(data.draw(st.integers(0, 5)))).words
     assert len(set(words.tolist())) == num_classes
     assert int(words.max()) < 1 << length
     assert (np.bitwise_count(words) == act).all()
@@ -62,14 +63,14 @@ def test_any_size_is_even_at_distance_2_while_words_are_plenty(data: st.DataObje
 
 
 def test_the_seed_decides_the_words() -> None:
-    one, again, other = (sample_words(32, 16, 8, 500, seed=seed).words.tolist() for seed in (1, 1, 2))
+    one, again, other = (sample_words(Problem(500, 32, 16, 8), Work(seed)).words.tolist() for seed in (1, 1, 2))
     assert one == again
     assert one != other
 
 
 def test_too_many_words_are_given_up() -> None:
     # A(10, 6, 3) = 3.
-    sample = sample_words(10, 3, 6, 4)
+    sample = sample_words(Problem(4, 10, 3, 6))
     assert len(sample.words) == 3
     assert sample.stopped is None
 
@@ -77,7 +78,7 @@ def test_too_many_words_are_given_up() -> None:
 def test_a_stop_keeps_the_words_so_far() -> None:
     budget = Budget()
     budget.interrupt()
-    sample = sample_words(64, 16, 14, 20_000, budget=budget)
+    sample = sample_words(Problem(20_000, 64, 16, 14), Work(budget=budget))
     assert sample.stopped == "interrupted"
     assert 0 < len(sample.words) < 20_000
     assert min(distance_histogram(sample.words)) >= 14

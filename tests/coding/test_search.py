@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codedtool.budget import Budget
+from codedtool.budget import Budget, Work
+from codedtool.coding.problem import Problem
 from codedtool.coding.result import SchemeResult, SearchInterrupted
-from codedtool.coding.search import find_scheme
+from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.search import find_scheme, scheme_from_words
+from codedtool.coding.solvers.candidate import Findings
+from codedtool.coding.solvers.table import SOLVERS
 from codedtool.errors import InfeasibleError, InputError
 
 
@@ -28,8 +32,6 @@ def check(result: SchemeResult, K: int, N: int, act: int, H: int, spread: int) -
 @pytest.mark.parametrize(
     ("parameters", "highest", "method"),
     [
-        ((10, 10, 5), 4, "all words"),
-        ((10, 10, 3), 4, "all words"),
         ((100, 20, 8), 8, "lexicode"),
         ((100, 20, 4), 4, "lexicode"),
         ((1000, 32, 16), 12, "linear code"),
@@ -83,7 +85,7 @@ def test_what_is_not_found_is_not_called_impossible() -> None:
         find_scheme(3000, 32, 8, 8, method="lexicode")
     with pytest.raises(InfeasibleError, match="at most 13"):
         find_scheme(14, 10, 3, 4)
-    with pytest.raises(InputError, match="K must be at least 2"):
+    with pytest.raises(InputError, match="`num_classes` must be at least 2, got 1"):
         find_scheme(1, 10, 3, 4)
 
 
@@ -105,3 +107,85 @@ def test_an_interrupted_search_hands_over_its_best() -> None:
     assert best is not None
     assert best.scheme.num_classes == 1000
     assert best.scheme.min_distance >= 6
+
+
+class CountingClock:
+    """Each look at it is one second later."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_the_highest_distance_counts_the_seconds_of_all_distances_tried() -> None:
+    clock = CountingClock()
+    tried = []
+
+    def listen(phase: str, done: float, total: float | None, note: str = "") -> None:
+        if phase == "bounding":
+            tried.append(clock.now)
+
+    started = clock.now
+    result = find_scheme(13, 10, 3, "max", method="lexicode", budget=Budget(clock=clock), progress=listen)
+    # The bounds do not exclude 13 words at distance 4, but algorithm 1 keeps 10: two distances are tried.
+    assert len(tried) == 2
+    assert result.scheme.min_distance == 2
+    assert clock.now - started >= result.seconds["total"] > clock.now - tried[0]
+    assert result.seconds["total"] >= result.seconds["enumerate"] + result.seconds["select"]
+
+
+def test_companions_are_joined_in_the_library(scheme: CodingScheme) -> None:
+    result = find_scheme(10, 20, 4, 4, companions=[scheme], refine="local")
+    check(result, 10, 20, 4, 4, spread=0)
+    assert result.joint is not None
+    both = np.hstack([result.scheme.table, scheme.table]).astype(int)
+    closest = min(int((both[i] != both[j]).sum()) for i in range(10) for j in range(i))
+    assert closest == result.joint.joint_min_distance >= 8
+    assert result.provenance()["joint"] == result.to_json()["joint"] == result.joint.provenance()
+    alone = find_scheme(10, 20, 4, 4, refine="local")
+    assert alone.joint is None
+    assert "joint" not in alone.provenance()
+    with pytest.raises(InputError, match="`companions`: one scheme has K=10 rows, `num_classes` asks for 9"):
+        find_scheme(9, 20, 4, 4, companions=[scheme])
+
+
+def test_given_words_keep_their_rows_and_can_be_ordered_beside_companions(scheme: CodingScheme) -> None:
+    words = ["".join(map(str, row)) for row in scheme.table]
+    assert scheme_from_words(words, 10, 10, 3, 4).scheme == scheme
+    joined = scheme_from_words(words, 10, 10, 3, 4, companions=[scheme])
+    assert joined.joint is not None
+    assert sorted(joined.scheme.words.tolist()) == sorted(scheme.words.tolist())
+
+
+def test_an_interruption_while_rows_are_ordered_hands_over_the_scheme(scheme: CodingScheme) -> None:
+    budget = Budget()
+
+    def interrupt(phase: str, done: float, total: float | None, note: str = "") -> None:
+        if phase == "ordering rows":
+            budget.interrupt()
+
+    with pytest.raises(SearchInterrupted) as caught:
+        find_scheme(10, 20, 4, 4, companions=[scheme], budget=budget, progress=interrupt)
+    assert caught.value.best is not None
+    assert caught.value.best.joint is not None
+    assert caught.value.best.scheme.spread == 0
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_of_the_table_keeps_the_rules_or_returns_none(name: str) -> None:
+    problem, work, findings = Problem(8, 8, 4, 4), Work(), Findings()
+    if SOLVERS[name].needs_greedy_set:
+        assert not SOLVERS[name].can_start(problem, findings)
+        findings.best = SOLVERS["lexicode"].solve(problem, work, findings)
+    assert SOLVERS[name].can_start(problem, findings)
+    candidate = SOLVERS[name].solve(problem, work, findings)
+    assert candidate is not None
+    found = CodingScheme.from_words(candidate.words, 8)
+    assert (found.num_classes, found.act) == (8, 4)
+    assert found.min_distance >= 4
+    # Two words at most lie at distance 8, so three do not exist.
+    if name in ("all words", "linear code", "orbits", "sampler"):
+        assert SOLVERS[name].solve(Problem(3, 8, 4, 8), work, Findings()) is None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
@@ -25,30 +25,34 @@ class FixedBatchNorm2d(nn.BatchNorm2d):
         return self
 
 
-@pytest.mark.parametrize("micro_batch", [20, 32])
-def test_accumulated_gradients_are_those_of_the_whole_batch(
-    micro_batch: int, scheme: CodingScheme, tmp_path: Path
-) -> None:
+def train_once(scheme: CodingScheme, micro_batch: int, folder: Path) -> tuple[dict[str, torch.Tensor], Trainer]:
+    """Weights after one epoch of 2 steps, and the trainer."""
+    recipe = recipe_for("digits").with_values(
+        {"preset": "coded_resnext_tiny", "epochs": 1, "batch_size": 360, "micro_batch": micro_batch, "device": "cpu"}
+    )
+    data = load_dataset("digits")
+    data = dataclasses.replace(data, train=data.train.first_of_each_class(72), val=data.val.first_of_each_class(5))
+    run = Run.create(
+        recipe, {"s3": scheme}, data.classes, data.normalization, name=f"micro{micro_batch}", folder=folder
+    )
+    with opened_runtime(recipe) as runtime:
+        network = run.build_network()
+        for module in network.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = FixedBatchNorm2d
+                nn.init.ones_(module.weight)
+        trainer = Trainer(run, network, runtime.prepare(network), data, runtime, budget=Budget(), progress=silent)
+        trainer.fit()
+    return network.state_dict(), trainer
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(scheme: CodingScheme, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    weights = {}
-    for micro in (0, micro_batch):
-        recipe = recipe_for("digits").with_values(
-            {"preset": "coded_resnext_tiny", "epochs": 1, "batch_size": 360, "micro_batch": micro, "device": "cpu"}
-        )
-        data = load_dataset("digits")
-        run = Run.create(
-            recipe, {"s3": scheme}, data.classes, data.normalization, name=f"micro{micro}", folder=tmp_path
-        )
-        with opened_runtime(recipe) as runtime:
-            network = run.build_network()
-            for module in network.modules():
-                if type(module) is nn.BatchNorm2d:
-                    module.__class__ = FixedBatchNorm2d
-                    nn.init.ones_(module.weight)
-            trainer = Trainer(run, network, runtime.prepare(network), data, runtime, budget=Budget(), progress=silent)
-            trainer.fit()
-        weights[micro] = network.state_dict()
-        assert trainer.history[-1]["train_loss"] > 0
-    for key, tensor in weights[0].items():
-        torch.testing.assert_close(weights[micro_batch][key], tensor, rtol=1e-3, atol=1e-4)
-    assert not torch.equal(weights[0]["fc.weight"], run.build_network().state_dict()["fc.weight"])
+    whole, trainer = train_once(scheme, 0, tmp_path)
+    assert trainer.steps_per_epoch == 2
+    assert trainer.history[-1]["train_loss"] > 0
+    assert not torch.equal(whole["fc.weight"], trainer.run.build_network().state_dict()["fc.weight"])
+    for micro_batch in (20, 32):
+        accumulated, _ = train_once(scheme, micro_batch, tmp_path)
+        for key, tensor in whole.items():
+            torch.testing.assert_close(accumulated[key], tensor, rtol=1e-3, atol=1e-4)

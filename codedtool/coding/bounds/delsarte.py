@@ -61,7 +61,7 @@ class DelsarteCertificate:
 
 
 def eigenvalue(length: int, act: int, relation: int, space: int) -> int:
-    """E_i(k), i = ``relation``, k = ``space``: what the distance-2i graph of J(N, w) multiplies the vectors of V_k by.
+    """E_i(k), i = ``relation``, k = ``space``: the eigenvalue of the distance-2i graph of J(N, w) on V_k.
 
     The Eberlein polynomial sum_j (-1)^j C(k, j) C(w-k, i-j) C(N-w-k, i-j) (Delsarte 1973, section 4.2.1);
     0 <= i, k <= w = ``act`` <= N/2. E_i(0) = C(w, i) C(N-w, i) counts the words at distance 2i from a word.
@@ -76,8 +76,9 @@ def delsarte_certificate(length: int, act: int, min_distance: int) -> DelsarteCe
     """The optimum of Delsarte's programme for words of ``length`` bits and weight ``act``, as a proof of its value.
 
     OR-Tools' GLOP solves the programme in floating point. The vertex it names is solved again in whole numbers and,
-    should rounding have misled it, left for a better one by exact simplex steps. So GLOP decides how many steps are
-    taken, never what is claimed; where it gives up, as on some programmes with N >= 42, the steps start at the origin.
+    if rounding misled it, left for a better one by exact simplex steps. So GLOP decides only
+    how many steps are taken, never the value. If it gives up, as on some programmes with N >= 42, the steps start at
+    the origin.
 
     Args:
         length: N, 2 to 64.

@@ -1,4 +1,4 @@
-"""What the two annealings of this folder share: Metropolis' rule without a logarithm per swap."""
+"""Metropolis' rule without a logarithm per swap, for the two annealings of this folder."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _FAQ_CLASSES = 1500
 _ANNEALING_STEPS = 4_000_000
 _TEMPERATURES = 100
 
-# First and last temperature, in units of what a random swap typically changes.
+# First and last temperature, in units of the typical change by a random swap.
 _HOT, _COLD = 0.5, 0.005
 
 _RANDOM_ORDERS = 200
@@ -59,7 +59,7 @@ class Assignment:
         random_mean, random_std: mean and standard deviation over ``num_random`` random orders drawn with the seed.
         num_random: how many those were.
         num_beaten: how many of them the found order beats.
-        method: what found it: "given", "FAQ, swaps" or "annealing, swaps".
+        method: how it was found: "given", "FAQ, swaps" or "annealing, swaps".
         seed: the seed of every random choice.
         seconds: wall-clock seconds.
         stopped: why the search ended before its own end, or None.
@@ -80,7 +80,7 @@ class Assignment:
     stopped: StopReason | None = None
 
     def provenance(self) -> dict[str, Any]:
-        """What the JSON of the assigned scheme records beside the table's own figures; plain JSON types."""
+        """The part of the assigned scheme's JSON beside the table's own figures; plain JSON types."""
         return {
             "method": "assignment",
             "assignment_method": self.method,
@@ -128,9 +128,9 @@ def load_similarity(path: str | os.PathLike[str], num_classes: int) -> NDArray[n
 def check_similarity(matrix: ArrayLike, num_classes: int) -> NDArray[np.float64]:
     """The symmetric (K, K) float64 similarities that ``matrix`` means, diagonal 0.
 
-    A symmetric matrix is taken as it is (negative entries mean "dissimilar"). One that is not is taken as a confusion
-    matrix, row i counting what class i was taken for: its entries must be >= 0, each row is divided by its sum
-    (diagonal included; a row of zeros stays), and entry (i, k) becomes the mean of (i, k) and (k, i).
+    A symmetric matrix is taken as it is (negative entries mean "dissimilar"). Any other matrix is taken as a confusion
+    matrix, whose row i counts the classes that class i was taken for. Its entries must be >= 0. Each row is divided by
+    its sum (diagonal included; a row of zeros stays), and entry (i, k) becomes the mean of (i, k) and (k, i).
 
     Args:
         matrix: K x K real numbers; the diagonal says nothing about pairs and is ignored but for those row sums.
@@ -336,7 +336,7 @@ class _Search:
         return order
 
     def _typical_gain(self, overlaps_KK: NDArray[np.int64]) -> float:
-        """The root mean square of what some random swaps change; at least 1."""
+        """The root mean square change of the sum by some random swaps; at least 1."""
         from codedtool.coding.orders import assignment_kernels
 
         pairs = self.random.integers(self.num_classes, size=(256, 2))

@@ -28,7 +28,7 @@ def arrange_jointly(
     """``result`` with its rows arranged so that no two classes are close in all stages together.
 
     Args:
-        result: what a search found; returned as it is if there are no companions.
+        result: the result of a search; returned as it is if there are no companions.
         companions: the schemes of the other stages, of the same K; they stay as they are.
         work: seed, budget and progress.
         choose_words: whether words may be replaced by others with the same figures (`choose_jointly`) before the rows

@@ -46,7 +46,7 @@ def choose_jointly(
             is polled before every distance. The progress is told the phase "choosing words jointly".
 
     Returns:
-        None where there are too many classes for this, or nothing was found that exceeds what any words have.
+        None if there are too many classes, or if no joint distance above the least that any words have was found.
     """
     num_classes, length = scheme.num_classes, scheme.length
     if num_classes * (num_classes - 1) // 2 * length > _MOST_PRODUCTS or scheme.spread > 1:

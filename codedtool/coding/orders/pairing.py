@@ -137,8 +137,8 @@ def order_jointly(scheme: CodingScheme, others: Sequence[CodingScheme], work: Wo
 
     A quadratic assignment problem with a bottleneck. Up to 10 classes all orders are tried (branch and bound). Above,
     simulated annealing (S. Kirkpatrick, C. D. Gelatt, M. P. Vecchi 1983) swaps rows of classes that are too close to
-    another, towards a goal that rises by 2 whenever it is reached; towards the first goal that is not, what counts in
-    the end is the number of pairs at the minimum. Never worse than the order given.
+    another, towards a goal that rises by 2 whenever it is reached. Among the orders found while a goal is missed, the
+    one with the fewest pairs at the minimum is kept. The result is never worse than the order given.
 
     Args:
         scheme: the scheme to order, K classes.
@@ -204,7 +204,7 @@ class _Search:
         self.exhausted = False
         self.best = np.arange(self.num_classes)
         self.figures = self._figures(self.best)
-        work.progress("ordering rows", 0, None, "bounding what any order can reach")
+        work.progress("ordering rows", 0, None, "bounding the joint distance of any order")
         self.bound = joint_bound(scheme, others)
 
     def run(self) -> None:

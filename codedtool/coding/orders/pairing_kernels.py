@@ -4,7 +4,7 @@ Let P hold the distances between classes that the other schemes give, and Q thos
 classes i and k lie at P[i, k] + Q[i, k]. Towards a goal g, a pair that is short of it by 2h > 0 costs
 h^2 (1 + steepness (h - 1)): 1 at g - 2, nothing from g on.
 
-Bytes, because the sums over a row are what all the time goes into: the compiler adds 16 or 32 entries at once.
+The tables hold bytes, because nearly all time is spent on sums over a row: the compiler adds 16 or 32 entries at once.
 """
 
 from __future__ import annotations

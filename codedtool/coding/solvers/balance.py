@@ -56,7 +56,7 @@ class Selection:
         deviation: sum over columns of how far S_n lies outside the one or two values that even columns have.
         pairs_at_min: how many pairs of chosen words lie at exactly the minimum distance given.
         method: how they were chosen, in words.
-        stopped: what cut the search short, or None.
+        stopped: why the search ended early, or None.
     """
 
     indices: NDArray[np.int64]
@@ -97,7 +97,7 @@ def select_balanced(words: NDArray[np.uint64], problem: Problem, work: Work) -> 
 
 
 class _Balance:
-    """One choice in the making; `pool` and `choice` are the kernels' (`balance_kernels`)."""
+    """One choice of K words and the search that improves it; `pool` and `choice` are those of `balance_kernels`."""
 
     def __init__(self, words: NDArray[np.uint64], problem: Problem, work: Work) -> None:
         from codedtool.coding.solvers.balance_kernels import Pool
@@ -263,7 +263,7 @@ class _Balance:
             self._swap(int(found[balance_kernels.OUT]), int(found[balance_kernels.INTO]))
 
     def _missing(self) -> NDArray[np.int64]:
-        """What each column sum lacks to the nearest even choice: the fullest columns get the remainder."""
+        """The ones that each column lacks to the nearest even choice; the fullest columns get the remainder."""
         low, remainder = divmod(self.problem.num_classes * self.problem.act, self.problem.length)
         sums_N = self._sums()
         goal_N = np.full(self.problem.length, low, dtype=np.int64)

@@ -80,7 +80,7 @@ class Tabu(NamedTuple):
 
 
 class PairTable(NamedTuple):
-    """Hash table of all pairs of unchosen words, keyed by the hash of what a pair adds to the column sums.
+    """Hash table of all pairs of unchosen words, keyed by the hash of the ones that a pair adds to the column sums.
 
     Attributes:
         slot_bits: the table has 2^slot_bits slots, addressed by the leading bits of a key.

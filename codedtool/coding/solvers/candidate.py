@@ -1,4 +1,4 @@
-"""What a solver returns, and what the solvers of one search know from each other."""
+"""The result of a solver, and the findings that the solvers of one search share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Candidate:
 
 @dataclass
 class Findings:
-    """What the solvers of one search have found so far.
+    """Findings of the solvers of one search.
 
     Attributes:
         greedy: algorithm 1's greedy set G, or None before it was enumerated.

@@ -8,7 +8,7 @@ to every word kept before is at least H_min. The engine decides many words at a 
 - A word conflicts with a kept word exactly if it lies in that word's ball of radius H_min - 1. Within a block the ball
   is a precomputed bitset. The balls of the words kept so far are removed from the block, nearest first. A kept word
   is passed over only when its leading bits alone put it too far from every word of the block, and the
-  removal ends early only when the block is empty: what is left is what conflicts with no word of G below the block.
+  removal ends early only when the block is empty: the words left conflict with no word of G below the block.
 - The lowest word left is then the next word of G, its own ball is removed too, and so on until the block is empty.
 """
 

@@ -38,7 +38,7 @@ class Sample:
         words: (M,) uint64, ascending, pairwise at distance >= H_min; M = K if all were found, and then the columns
             are as even as K words can have them.
         num_draws: how many words were looked at.
-        stopped: what cut the search short, or None.
+        stopped: why the search ended early, or None.
     """
 
     words: NDArray[np.uint64]

@@ -19,7 +19,7 @@ STATE_SIZE = 5
 
 
 class Rules(NamedTuple):
-    """What a word must satisfy, and when to give up.
+    """The rules for a word, and when to give up.
 
     Attributes:
         act: N_act.
@@ -37,7 +37,7 @@ class Rules(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What the search works on.
+    """The tables and the scratch of a search.
 
     Attributes:
         missing: (N,) the ones that each column still misses.

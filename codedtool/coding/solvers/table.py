@@ -1,4 +1,4 @@
-"""The table of solvers: what `find_scheme` composes its search of.
+"""The table of solvers, of which `find_scheme` composes its search.
 
 A solver is a function ``(problem, work, findings) -> candidate or None``. It lists or draws words of the problem's
 length, weight and distance and chooses K of them. A new solver is a function in a file of its own and one row here.

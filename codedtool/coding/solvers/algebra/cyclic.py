@@ -51,7 +51,7 @@ class LinearCodeWords:
         orbit: (M,) int64, which orbit each word belongs to under the translations that keep the code and, where N =
             2 N_act, complementation.
         name: the code, such as "extended cyclic [32,11,12]", where 12 is the distance it is known to have at least.
-        stopped: what cut the enumeration short, or None.
+        stopped: why the enumeration ended early, or None.
     """
 
     words: NDArray[np.uint64]
@@ -257,7 +257,7 @@ def _in_slices(
 
 
 def _orbits(words: NDArray[np.uint64], length: int, act: int, degree: int) -> NDArray[np.int64]:
-    """The orbit of each word under the translations that keep the set of words, and complementation where it does."""
+    """The orbit of each word under those translations and complementation that map the set of words to itself."""
     labels = np.arange(len(words))
     table = words_to_table(words, length)
     images = []
@@ -276,7 +276,7 @@ def _orbits(words: NDArray[np.uint64], length: int, act: int, degree: int) -> ND
         place = np.searchsorted(words, image).clip(max=len(words) - 1)
         if (words[place] != image).any():
             continue
-        # The maps are commuting involutions: one step and its echoes join all that belongs together.
+        # The maps are involutions that commute: following the labels joins whole orbits.
         low = np.minimum(labels, labels[place])
         while (low != low[low]).any():
             low = low[low]

@@ -34,7 +34,7 @@ class PermutationGroup:
     """A group of permutations of N columns.
 
     Attributes:
-        name: what it is, such as "F16:15 x F2" or "Z31<2> + 1".
+        name: the group, such as "F16:15 x F2" or "Z31<2> + 1".
         order: the number of its elements.
         length: N.
         generators: permutations that generate it; generators[i][c] is the bit to which bit c goes, bit 0 being the

@@ -57,7 +57,7 @@ class OrbitCode:
         num_orbits: how many orbits.
         union: (K,) int64, positions of K words that are whole orbits and as even as K words can be; None where none
             was asked for or found.
-        stopped: what cut the search short, or None.
+        stopped: why the search ended early, or None.
     """
 
     words: NDArray[np.uint64]
@@ -186,7 +186,7 @@ class _Search:
         return 0 if self.words is None or not len(self.words) else int(self.state[BEST_SIZE])
 
     def run(self, steps: int, most_work: int, num_classes: int | None, work: Work) -> StopReason | None:
-        """Search on for ``steps`` or ``most_work``, or until K words in whole orbits are even; returns why it stopped."""
+        """Search on for ``steps`` or ``most_work``, or until K words in whole orbits are even; says why it stopped."""
         from codedtool.coding.solvers.algebra import orbits_kernels as kernels
 
         if self.words is None:

@@ -72,7 +72,7 @@ class Rows(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The set of orbits in the making.
+    """The present set of orbits.
 
     Attributes:
         is_chosen: which orbits are in it.
