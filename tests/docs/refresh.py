@@ -60,7 +60,7 @@ def main() -> None:
                     continue
                 if block.language == "console":
                     changes.append((block, refreshed(block, house)))
-                else:
+                elif not block.slow:
                     house.run(block)
             for block, new in reversed(changes):
                 lines[block.line - 1 : block.line - 1 + len(block.lines)] = new
