@@ -102,8 +102,8 @@ def draw_block() -> None:
         710,
         700,
         "A coded block",
-        "The input goes through N parallel subNNs. Energy Normalization scales their outputs so that the energies add up "
-        "to N. In training, the coding loss pulls the energies to the codeword of the image's class, and dropSubNNs "
+        "The input goes through N parallel subNNs. Energy Normalization scales their outputs so that the energies add "
+        "up to N. In training, the coding loss pulls the energies to the codeword of the image's class, and dropSubNNs "
         "zeroes some outputs. The outputs are added, batch-normalized, and added to the shortcut.",
     )
     lanes, codeword, energies = (92, 178, 264, 350, 436), (1, 0, 1, 1, 0), (57, 8, 52, 60, 12)
@@ -202,9 +202,9 @@ def draw_network() -> None:
         700,
         330,
         "The path of a class",
-        "A plain stage is followed by coded blocks of two stages and the linear layer. For one class the active subNNs of "
-        "each coded block are highlighted; they and the class's row of the linear layer are its binary classifier. Below "
-        "each coded block an early decoder predicts the class.",
+        "A plain stage is followed by coded blocks of two stages and the linear layer. For one class the active subNNs "
+        "of each coded block are highlighted; they and the class's row of the linear layer are its binary classifier. "
+        "Below each coded block an early decoder predicts the class.",
     )
     middle = 124
     drawing.box(12, middle - 74, 92, 148, "active")

@@ -18,7 +18,9 @@ from tests.docs.blocks import PAGES, blocks_of
 from tests.paths import ROOT
 
 # An address that a browser would fetch from elsewhere when it opens a page: everything but links that one clicks.
-FETCHED = re.compile(r"""(?:<(?:script|img|iframe|source)\b[^>]*\bsrc|<link\b[^>]*\bhref)=["']?((?:https?:)?//[^"'\s>]+)""")
+FETCHED = re.compile(
+    r"""(?:<(?:script|img|iframe|source)\b[^>]*\bsrc|<link\b[^>]*\bhref)=["']?((?:https?:)?//[^"'\s>]+)"""
+)
 ITEM = re.compile(r"^( *)([A-Za-z_0-9.]+\.(?:py|j2|typed)|[a-z_]+/)(?=\s|$)")
 
 
