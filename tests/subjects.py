@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from codedtool.budget import silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, Normalization, Split
-from codedtool.models import CodedNetwork
+from codedtool.models import CodedNetwork, build_network
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
-from codedtool.training.subject import Subject
+from codedtool.training.subject import Outputs, Subject
 from codedtool.training.torch_runtime import TorchRuntime
 from tests.paths import SCHEMES
 
+DIGITS = tuple("0123456789")
 NORMALIZATION = Normalization((0.4, 0.5, 0.6), (0.25, 0.3, 0.35))
 
 
@@ -100,3 +102,67 @@ def make_subject(
 def with_batches_of(subject: Subject, batch_size: int) -> Subject:
     """The subject, in batches of another size."""
     return replace(subject, recipe=subject.recipe.with_values({"batch_size": batch_size}))
+
+
+def tiny_coded() -> CodedNetwork:
+    """The tiny preset with its two schemes and random weights."""
+    return randomize(build_network("coded_resnext_tiny", tiny_schemes()))
+
+
+def tiny_plain(seed: int = 6) -> CodedNetwork:
+    """The plain control of the tiny preset with random weights."""
+    return randomize(build_network("resnext_tiny"), seed=seed)
+
+
+def tiny_subjects(folder: Path, coded: CodedNetwork, plain: CodedNetwork) -> tuple[Subject, Subject]:
+    """A coded and a plain run on the same noise: 6 training and 4 validation images of each of 10 classes."""
+    data = noisy_data(DIGITS, train=6, val=4)
+    return (
+        make_subject(folder, coded, data, schemes=tiny_schemes(), name="coded"),
+        make_subject(folder, plain, data, schemes={}, preset="resnext_tiny", name="plain"),
+    )
+
+
+def settled_subject(folder: Path) -> Subject:
+    """A coded run whose answers and early decoders differ from image to image: 4 validation images of each class."""
+    data = noisy_data(DIGITS, train=1, val=4)
+    subject = make_subject(folder, tiny_coded(), data, schemes=tiny_schemes())
+    (batch,) = with_batches_of(subject, 100).batches(data.val, silent, "")
+    settle(subject.network, batch[0])
+    return subject
+
+
+def zeroed_logits(
+    network: CodedNetwork, schemes: Mapping[str, CodingScheme], class_index: int, x: torch.Tensor
+) -> torch.Tensor:
+    """Logit of a class of a plain network, in which the channels of the class's inactive subNNs are set to zero."""
+    handles = []
+    for stage, block in zip(network.block_stages, network.blocks, strict=True):
+        if stage not in schemes:
+            continue
+        bits = schemes[stage].table[class_index]
+        width = block.grouped_bn.num_features // len(bits)
+        keep = torch.tensor([float(bit) for bit in bits for _ in range(width)])[None, :, None, None]
+        # On the way into the sum; the channels that stay see no other ones before it.
+        handles.append(block.expand.register_forward_pre_hook(lambda _, inputs, keep=keep: (inputs[0] * keep,)))
+    try:
+        with torch.no_grad():
+            return network(x).logits[:, class_index]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def made_outputs(
+    n: int = 400, num_classes: int = 5, decoders: int = 3, *, seed: int = 0, scale: float = 3.0, agree: float = 0.7
+) -> Outputs:
+    """Logits that are right now and then, too sure by ``scale``; decoders that are right with probability ``agree``."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(n) % num_classes
+    ease = torch.rand(n, generator=generator)
+    logits = torch.randn(n, num_classes, generator=generator)
+    logits[torch.arange(n), targets] += 2 * ease
+    right = torch.rand(n, decoders, generator=generator) < agree * (0.5 + 0.5 * ease[:, None])
+    guesses = torch.randint(num_classes, (n, decoders), generator=generator)
+    decoded = torch.where(right, targets[:, None], guesses)
+    return Outputs((scale * logits).float(), targets, (), decoded)

@@ -1,1 +1,1 @@
-"""Floor 4: what a trained run gives (sections 4.2-4.4, appendices C-F); every analysis takes a `Subject`."""
+"""Floor 4: measurements of a trained run (sections 4.2-4.4, appendices C-F). Every analysis takes a `Subject`."""

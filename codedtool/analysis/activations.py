@@ -1,4 +1,4 @@
-"""Activation distributions of subNNs (appendix F.1, figure 6): what they put out for their classes, and for others.
+"""Distributions of subNN outputs, for the classes that activate a subNN and for others (appendix F.1, figure 6).
 
 Shape suffixes: B images of a batch, N subNNs, d bottleneck channels of a subNN, C output channels, H, W pixels.
 """
@@ -17,60 +17,71 @@ from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
 from codedtool.training.subject import Subject
 
-# Bin numbers are held in a byte.
+# Bin numbers are stored as uint8.
 _MOST_BINS = 256
 
-# Values binned at a time on the CPU, where they and their bin numbers should stay in the cache.
+# Number of values binned at once: on the CPU so few that they and their bin numbers stay in the cache.
 _CHUNK_CPU, _CHUNK = 1 << 18, 1 << 26
 
 
 class StreamingHistogram:
-    """A histogram of numbers that are at least 0, over a range that grows, in constant memory.
+    """A histogram of non-negative numbers in constant memory; its range grows with the numbers.
 
-    The range [0, limit) is a power of two. Where a number does not fit, the range doubles: neighbouring bins are added
-    up in pairs, and the upper half is empty. Edges of bins are thus exact and so are the counts: they are those of one
-    histogram over the last range, whatever the order in which the numbers came.
+    The range is [0, limit), and limit is a power of two. When a number lies outside, the range doubles: neighbouring
+    bins are added in pairs, and the upper half of the bins is empty. All edges are exact, so the counts equal those of
+    an ordinary histogram over the final range, whatever the order of the numbers.
 
     Args:
-        bins: a power of two, from 2 to 256.
+        bins: number of bins: a power of two from 2 to 256.
+
+    Raises:
+        InputError: another number of bins.
+
+    Example:
+        >>> histogram = StreamingHistogram(bins=4)
+        >>> histogram.add(torch.tensor([0.1, 0.6, 3.0]))
+        >>> histogram.edges
+        (0.0, 1.0, 2.0, 3.0, 4.0)
+        >>> histogram.counts
+        (2, 0, 0, 1)
     """
 
     def __init__(self, *, bins: int = 64) -> None:
         if not 2 <= bins <= _MOST_BINS or bins & (bins - 1):
-            raise InputError(f"bins must be a power of two from 2 to {_MOST_BINS}, got {bins}")
+            raise InputError(f"`bins` must be a power of two from 2 to {_MOST_BINS}, got {bins}")
         self._counts = torch.zeros(bins, dtype=torch.int64)
         self._sum = 0.0
-        # Far below any output of a network; finer than that is not resolved.
+        # The first limit is far below typical outputs of a network.
         self._limit = 2.0**-20
 
     @property
     def limit(self) -> float:
-        """The end of the range, above every number seen."""
+        """Upper end of the range; all added numbers are below it."""
         return self._limit
 
     @property
     def edges(self) -> tuple[float, ...]:
-        """The bins' edges, one more than there are bins; a bin has its lower edge and not its upper one."""
+        """Edges of the bins, one more than there are bins. A bin contains its lower edge but not its upper edge."""
         bins = len(self._counts)
         return tuple(number * self._limit / bins for number in range(bins + 1))
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How many numbers fell in each bin."""
+        """Number of values in each bin."""
         return tuple(self._counts.tolist())
 
     @property
     def total(self) -> int:
-        """How many numbers were added."""
+        """Number of values that were added."""
         return int(self._counts.sum())
 
     @property
     def mean(self) -> float | None:
-        """The numbers' mean, not rounded to bins; None where there are none."""
+        """Exact mean of the added values, not computed from the bins; None without values."""
         return self._sum / self.total if self.total else None
 
     def quantile(self, part: float) -> float | None:
-        """The number below which ``part`` (0..1) of them are, as if even within a bin; None where there are none."""
+        """The quantile at ``part`` (0..1), interpolated linearly within a bin; None without values."""
         if not self.total:
             return None
         wanted = part * self.total
@@ -80,10 +91,10 @@ class StreamingHistogram:
         return (number + (wanted - (cumulative[number] - count)) / count) * self._limit / len(self._counts)
 
     def add(self, values: torch.Tensor) -> None:
-        """Count the numbers of a floating tensor of any shape, on any device.
+        """Add all values of a floating-point tensor of any shape, on any device.
 
         Raises:
-            InputError: a number below 0, infinite or not a number.
+            InputError: a value is negative, infinite or NaN.
         """
         if not values.numel():
             return
@@ -91,7 +102,7 @@ class StreamingHistogram:
         if not (lowest >= 0 and math.isfinite(highest)):
             raise InputError(f"a histogram takes finite numbers of at least 0, got some from {lowest} to {highest}")
         self.widen(highest)
-        # Both are powers of two: the product is exact, and rounding it down gives the bin.
+        # Both numbers are powers of two, so the scaled values are exact, and rounding down gives the bin.
         scale = len(self._counts) / self._limit
         for chunk in values.flatten().split(_CHUNK_CPU if values.device.type == "cpu" else _CHUNK):
             numbers = (chunk * scale).to(torch.uint8)
@@ -99,7 +110,7 @@ class StreamingHistogram:
             self._sum += float(chunk.sum())
 
     def widen(self, value: float) -> None:
-        """Double the range until ``value`` is in it."""
+        """Double the range until it contains ``value``."""
         while value >= self._limit:
             folded = self._counts.view(-1, 2).sum(dim=1)
             self._counts = torch.cat([folded, torch.zeros_like(folded)])
@@ -108,12 +119,12 @@ class StreamingHistogram:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Absolute output values of one subNN for some of the images.
+    """Distribution of one subNN's absolute outputs for some of the images.
 
     Attributes:
-        counts: values per bin.
-        mean: of the values; None without images.
-        p99: their 99th percentile, to within a bin; None without images.
+        counts: number of values in each bin.
+        mean: mean of the values; None without images.
+        p99: 99th percentile of the values, accurate to the width of a bin; None without images.
     """
 
     counts: tuple[int, ...]
@@ -122,11 +133,11 @@ class Distribution:
 
     @classmethod
     def of(cls, histogram: StreamingHistogram) -> Distribution:
-        """What a histogram has counted."""
+        """The distribution that a histogram has counted."""
         return cls(histogram.counts, histogram.mean, histogram.quantile(0.99))
 
     def density(self, edges: tuple[float, ...]) -> tuple[float, ...]:
-        """The counts scaled to an area of 1; zeros without images."""
+        """Height of each bin, scaled so that the area is 1; zeros without images."""
         scale = max(sum(self.counts), 1) * (edges[1] - edges[0])
         return tuple(count / scale for count in self.counts)
 
@@ -136,10 +147,10 @@ class SubnnActivations:
     """One panel of figure 6.
 
     Attributes:
-        subnn: its number, from 0: the column of the scheme.
-        edges: of the bins, for both distributions.
-        active: for images of the classes that the scheme assigns to the subNN.
-        inactive: for the other images.
+        subnn: number of the subNN, from 0: its column in the scheme.
+        edges: edges of the bins of both distributions.
+        active: outputs for images of the classes whose codewords activate the subNN.
+        inactive: outputs for the other images.
     """
 
     subnn: int
@@ -149,19 +160,19 @@ class SubnnActivations:
 
     @property
     def parts(self) -> tuple[tuple[str, Distribution], ...]:
-        """Both distributions with their names."""
+        """The names and distributions of both kinds of images."""
         return ("active", self.active), ("inactive", self.inactive)
 
 
 @dataclass(frozen=True)
 class ActivationsResult(Result):
-    """Figure 6.
+    """Figure 6 of a run.
 
     Attributes:
-        data, checkpoint: what it is of.
+        data, checkpoint: the data set and the checkpoint that were measured.
         block: name of the coded block.
-        num_images: validation images.
-        subnns: in order.
+        num_images: number of validation images.
+        subnns: one panel for each measured subNN, in order.
     """
 
     data: str
@@ -232,7 +243,7 @@ class ActivationsResult(Result):
 
 
 def default_block(network: CodedNetwork) -> str:
-    """The paper's choice: the second coded block of the last coded stage, or its only coded block."""
+    """Name of the block that the paper shows: the second coded block of the last coded stage, or its only one."""
     last = network.coded_blocks[-1].stage
     return [block.name for block in network.coded_blocks if block.stage == last][:2][-1]
 
@@ -246,21 +257,27 @@ def activations(
     bins: int = 64,
     progress: Progress = silent,
 ) -> ActivationsResult:
-    """Histograms of the absolute output values of a block's first subNNs, by whether the image's class activates them.
+    """Distributions of the absolute outputs of a block's first subNNs (appendix F.1, figure 6).
 
-    The values are those after Energy Normalization, |tbar_n| (eq. 3), of every channel and pixel of every validation
-    image: the paper does not say on which side of it figure 6 is, and only normalized values compare between images.
+    Images whose class activates the subNN and other images are counted apart. The values are |tbar_n| (eq. 3), the
+    outputs after Energy Normalization, of every channel and pixel of every validation image. The paper does not say
+    whether figure 6 shows outputs before or after it; only normalized outputs are comparable between images.
 
-    The outputs of all subNNs are never in memory together: those of one are, for one batch.
+    Only one subNN's outputs for one batch are in memory at a time.
 
     Args:
-        block: name of a coded block; None: `default_block`.
-        num_subnns: how many, from 1 to N.
-        bins: as for `StreamingHistogram`.
+        subject: a run with coded blocks.
+        block: name of a coded block, such as s3.2; None: `default_block`.
+        num_subnns: number of subNNs, counted from the first, 1..N.
+        bins: number of bins of a histogram: a power of two from 2 to 256.
+        progress: where to report the progress.
+
+    Returns:
+        The distributions of every measured subNN.
 
     Raises:
-        NotApplicableError: a network without coded blocks.
-        InputError: no such block, a number out of range, no image that can be read, outputs that are not finite.
+        NotApplicableError: the network has no coded block.
+        InputError: there is no such block, a number is out of range, no image can be read, or outputs are not finite.
     """
     subject.require_coded("activations")
     network = subject.network
@@ -289,7 +306,7 @@ def activations(
     if not num_images:
         raise InputError(f"{subject.data.name} has no validation image that can be read")
     for active, inactive in histograms:
-        # One range for both: that of the wider one, whose upper half begins at half of its limit.
+        # Both get the wider range. Half its limit is the smallest value that needs this range.
         for histogram in (active, inactive):
             histogram.widen(max(active.limit, inactive.limit) / 2)
     return ActivationsResult(

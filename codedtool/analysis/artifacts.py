@@ -1,6 +1,6 @@
-"""Files of results: JSON documents, CSV tables and figures, each written whole or not at all.
+"""Files of results: JSON documents, CSV tables and figures. A file is written completely or not at all.
 
-A run's results are in ``RUN/analysis/``. The folder belongs to the program: an analysis replaces its own files there.
+A run's results are in ``RUN/analysis/``. An analysis replaces its own earlier files there without asking.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def artifact_path(run: Run, file: str) -> Path:
-    """The path of ``file`` among the run's results."""
+    """The path of the result file called ``file``."""
     return run.path / "analysis" / file
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write ``document`` (plain types) to a file."""
+    """Write ``document`` (JSON's types; no NaN) to a file."""
     write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows to a file; a key that a row lacks is an empty cell."""
+    """Write rows to a CSV file. The columns are all keys of all rows; a missing value leaves its cell empty."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=keys, lineterminator="\n", restval="")
@@ -46,7 +46,7 @@ def write_figure(path: Path, figure: Figure) -> None:
 
     for kind in ("svg", "png"):
         buffer = io.BytesIO()
-        # A fixed salt and no date: the same numbers give the same bytes.
+        # With a fixed salt and no date, the same numbers give the same bytes.
         with matplotlib.rc_context({"svg.hashsalt": "codedtool", "svg.fonttype": "none"}):
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)

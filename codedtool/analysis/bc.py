@@ -1,4 +1,4 @@
-"""Tables of binary classifiers (section 4.3, figures 2b, 2c, 3, 7 and 8): thresholds, metrics, baselines, cost.
+"""Binary classifiers of a run: thresholds, metrics, baselines and cost (section 4.3, figures 2b, 2c, 3, 7 and 8).
 
 Shape suffixes: n images of a split, c classes of one pass.
 """
@@ -30,10 +30,11 @@ from codedtool.training.subject import class_index as find_class
 _MANY_CLASSES = 100
 _NEGATIVES_PER_POSITIVE = 9
 
-# Scores of one pass over the images: 4 bytes per image, class and scorer; more classes take more passes.
+# Limit of the memory for the scores of one pass over the images (4 bytes for each image, class and scorer). If the
+# classes need more, they take several passes.
 _SCORE_BYTES = 1 << 28
 
-# Where a score comes from.
+# The sources of a class's scores: the binary classifier or the whole network's logit, of the coded or the plain run.
 CODED, FULL, PLAIN, PLAIN_FULL = "coded BC", "coded network's logit", "plain BC", "plain network's logit"
 
 Scorer = Callable[[torch.Tensor], torch.Tensor]
@@ -41,14 +42,17 @@ Scorer = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class ClassifierMetrics:
-    """One class's classifier from one source.
+    """Metrics of one class's classifier from one source.
 
     Attributes:
-        source: `CODED`, `FULL`, `PLAIN` or `PLAIN_FULL`.
-        threshold: of highest F1 on the training images.
-        train_f1: that F1.
-        val: on the validation images.
-        ood: positives of the validation images against another data set's images; None without one.
+        class_name: name of the class.
+        class_index: number of the class, 0..K-1.
+        source: source of the scores: `CODED`, `FULL`, `PLAIN` or `PLAIN_FULL`.
+        threshold: the threshold (a logit) with the highest F1 on the training images.
+        train_f1: F1 on the training images at this threshold, 0..1.
+        val: metrics on the validation images.
+        ood: metrics with the images of another data set as negatives (the positives are validation images); None
+            without such a data set.
     """
 
     class_name: str
@@ -60,7 +64,7 @@ class ClassifierMetrics:
     ood: BinaryMetrics | None
 
     def row(self) -> dict[str, Any]:
-        """Flat, for a CSV."""
+        """The metrics as a flat row, for a CSV file."""
         values: dict[str, Any] = {
             "class": self.class_name,
             "source": self.source,
@@ -75,7 +79,15 @@ class ClassifierMetrics:
 
 @dataclass(frozen=True)
 class ScoreHistogram:
-    """Densities of one class's scores (figures 3 and 7), over common bins of ``edges``."""
+    """Histograms of one class's scores on the validation images (figures 3 and 7).
+
+    Attributes:
+        class_name: name of the class.
+        edges: edges of the bins, one more than there are bins; the same for all histograms of the class.
+        positives: density in every bin, over the images of the class.
+        negatives: density in every bin, over the images of other classes.
+        ood: density in every bin, over the out-of-distribution images; None without them.
+    """
 
     class_name: str
     edges: tuple[float, ...]
@@ -86,14 +98,14 @@ class ScoreHistogram:
 
 @dataclass(frozen=True)
 class ClassifiersResult:
-    """The table of `evaluate_classifiers`.
+    """The result of `evaluate_classifiers`.
 
     Attributes:
-        classifiers: one per class and source.
-        histograms: of the coded network's classifiers, for at most the first ten classes.
+        classifiers: metrics of every source and class.
+        histograms: scores of the coded run's binary classifiers, for the first ten classes at most.
         ood: name of the data set of out-of-distribution negatives, or None.
-        negatives_per_positive: 9 for many classes, else None: all.
-        skipped: what was left out, and why.
+        negatives_per_positive: number of negatives drawn for each positive (9 from 100 classes on); None: all of them.
+        skipped: the parts that were left out, each with the reason.
     """
 
     classifiers: tuple[ClassifierMetrics, ...]
@@ -103,7 +115,7 @@ class ClassifiersResult:
     skipped: tuple[str, ...] = field(default=())
 
     def table(self) -> Table:
-        """The means of every source, on the validation images and on out-of-distribution negatives."""
+        """The mean metrics of every source, on the validation images and against out-of-distribution negatives."""
         sets = {"val": ""} | ({"ood": f", negatives of {self.ood}"} if self.ood else {})
         measures = {"precision": "precision", "recall": "recall", "f1": "F1", "average_precision": "AP"}
         return Table(
@@ -117,15 +129,15 @@ class ClassifiersResult:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources that are there, in the order of the table."""
+        """The measured sources, in the order of the table."""
         return tuple(dict.fromkeys(one.source for one in self.classifiers))
 
     def of(self, source: str) -> tuple[ClassifierMetrics, ...]:
-        """The classifiers of one source, class by class."""
+        """The metrics of one source, class by class."""
         return tuple(one for one in self.classifiers if one.source == source)
 
     def means(self) -> list[dict[str, Any]]:
-        """Per source the mean precision, recall, F1 and average precision over its classes."""
+        """One row per source: the mean precision, recall, F1 and average precision over its classes."""
         rows = []
         for source in self.sources:
             row: dict[str, Any] = {"source": source, "classes": len(self.of(source))}
@@ -138,11 +150,11 @@ class ClassifiersResult:
         return rows
 
     def rows(self) -> list[dict[str, Any]]:
-        """Flat rows, for a CSV."""
+        """One flat row per source and class, for a CSV file."""
         return [one.row() for one in self.classifiers]
 
     def score_rows(self) -> list[dict[str, Any]]:
-        """The histograms bin by bin, for a CSV."""
+        """One row per class and bin of the histograms, for a CSV file."""
         return [
             {
                 "class": one.class_name,
@@ -157,7 +169,7 @@ class ClassifiersResult:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
+        """The result in JSON's types."""
         return {
             "ood": self.ood,
             "negatives_per_positive": self.negatives_per_positive,
@@ -176,21 +188,29 @@ def evaluate_classifiers(
     seed: int = 0,
     progress: Progress = silent,
 ) -> ClassifiersResult:
-    """Thresholds from all training images (not augmented), metrics on validation and out-of-distribution images.
+    """Measure the binary classifiers of some classes, and their baselines (section 4.3).
 
-    Memory is bounded whatever K is: classes are taken in groups whose scores fit a fixed budget, and within a group
-    the network's common part runs once per batch (`BinaryClassifiers`).
+    Thresholds come from all training images, not augmented. Metrics are measured on the validation images and against
+    out-of-distribution negatives. From 100 classes on, 9 negatives are drawn for each positive (footnotes 4 and 13).
+
+    The memory for scores is bounded for any number of classes: classes are taken in groups. Within a group, the part of
+    the network that all classes share runs once per batch (`BinaryClassifiers`).
 
     Args:
-        subject: the coded run.
-        class_indices: the classes.
-        plain: a plain run on the same data, whose classifiers are extracted "likewise" for comparison.
-        ood: its validation images are the out-of-distribution negatives.
-        seed: of the negatives that are drawn where there are many classes.
+        subject: a coded run.
+        class_indices: numbers of the classes, 0..K-1.
+        plain: a plain run with the same classes. The same subNNs are extracted from it, as a baseline.
+        ood: a data set of other classes. Its validation images are the out-of-distribution negatives.
+        seed: seed of the drawn negatives.
+        progress: where to report the progress.
+
+    Returns:
+        The metrics of every source and class: the binary classifier and the whole network's logit, of both runs.
 
     Raises:
         NotApplicableError: the run has no coded block.
-        InputError: the plain run has other classes or N, or is coded itself.
+        InputError: ``plain`` has other classes, another N, or coded blocks; or a class has no training or validation
+            image.
     """
     subject.require_coded("a binary classifier")
     skipped = []
@@ -236,10 +256,10 @@ class BcResult(Result):
     """The result of `bc`.
 
     Attributes:
-        classifiers: metrics of the classifiers and of their baselines.
-        cost: cost of the first of the classifiers, beside the whole networks.
-        class_name: the one class that was asked for; None: all classes.
-        file: the classifier's weights, where one class was asked for.
+        classifiers: metrics of the binary classifiers and their baselines.
+        cost: cost of one binary classifier (class 0, or the requested class) and of the whole networks.
+        class_name: name of the requested class; None: all classes.
+        file: the written file of the requested class's classifier (.safetensors); None for all classes.
     """
 
     classifiers: ClassifiersResult
@@ -290,22 +310,31 @@ def bc(
     seed: int = 0,
     progress: Progress = silent,
 ) -> BcResult:
-    """Measure the binary classifiers of all classes; or measure that of one class and write it as a model file.
+    """Measure the binary classifiers of all classes, or measure and write that of one class (section 4.3).
 
     Args:
-        class_name: a class's name or number; "all", unless a class is called so: every class.
-        out: the file of one class's classifier, .safetensors; None: RUN/bc/CLASS.safetensors.
-        force: overwrite ``out``.
-        plain, ood, seed: as for `evaluate_classifiers`.
+        subject: a coded run.
+        class_name: name or number of a class. "all" means every class, unless a class has this name.
+        out: file for one class's classifier (.safetensors); None: RUN/bc/CLASS.safetensors. A .json is written beside
+            it.
+        force: whether an existing file may be overwritten.
+        plain: a plain run with the same classes, as a baseline.
+        ood: a data set of other classes. Its validation images are the out-of-distribution negatives.
+        seed: seed of the negatives that are drawn if there are 100 or more classes.
+        progress: where to report the progress.
+
+    Returns:
+        The metrics and the cost of the classifiers, and the written file.
 
     Raises:
         NotApplicableError: the run has no coded block.
-        InputError: no such class, ``out`` for all classes or an existing file, or as `evaluate_classifiers`.
+        InputError: there is no such class, ``out`` was given for all classes or exists, or `evaluate_classifiers`
+            refuses an input.
     """
     subject.require_coded("a binary classifier")
     if class_name == "all" and "all" not in subject.classes:
         if out is not None:
-            raise InputError("`out` takes one classifier: name its `class_name`")
+            raise InputError("`out` is the file of one class's classifier: name the class as `class_name`")
         every = evaluate_classifiers(
             subject, range(len(subject.classes)), plain=plain, ood=ood, seed=seed, progress=progress
         )
@@ -313,7 +342,7 @@ def bc(
     index = find_class(subject.classes, class_name)
     name = subject.classes[index]
     target = out or subject.run.path / "bc" / f"{file_name(name)}.safetensors"
-    # An existing file is refused before the work, not after it.
+    # Refuse an existing file before the long work.
     check_output(target, force=force)
     one = evaluate_classifiers(subject, [index], plain=plain, ood=ood, seed=seed, progress=progress)
     costs = cost(subject, class_name=name, progress=progress)
@@ -323,7 +352,7 @@ def bc(
 
 
 def file_name(class_name: str) -> str:
-    """A class's name as a file's: letters, digits, dashes and dots stay, other characters become underscores."""
+    """Turn a class's name into a file name: all characters but letters, digits, dashes and dots become underscores."""
     return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in class_name).strip(".") or "_"
 
 
@@ -332,19 +361,19 @@ def _check_plain(subject: Subject, plain: Subject) -> None:
         raise InputError(f"`plain` {plain.run.path} was trained with schemes: name a run of the plain control")
     if plain.classes != subject.classes:
         raise InputError(f"`plain` {plain.run.path} has other classes than {subject.run.path}")
-    # Said before the work, not after it.
+    # Refuse schemes that do not fit before the long work.
     path_schemes(plain.network, subject.run.schemes)
 
 
 def _scorers(
     subject: Subject, plain: Subject | None, classes: tuple[int, ...]
 ) -> Iterable[tuple[Subject, dict[str, Scorer]]]:
-    """Per run, what gives its classes' scores of a batch."""
+    """For each run: the functions that give its classes' scores for a batch, by source."""
     columns = list(classes)
     coded = BinaryClassifiers(subject.network, classes)
     yield subject, {CODED: coded.scores, FULL: lambda images: subject.network(images).logits[:, columns].float()}
     if plain is not None:
-        # "Likewise" (section 4.3): the same class's subNNs, by the coded run's schemes.
+        # The paper extracts classifiers from the plain network "likewise" (section 4.3): by the coded run's schemes.
         likewise = BinaryClassifiers(plain.network, classes, schemes=subject.run.schemes)
         yield (
             plain,
@@ -356,7 +385,7 @@ def _scorers(
 def _score(
     subject: Subject, split: Split, sources: dict[str, Scorer], progress: Progress, phase: str
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Every source's scores (n, c) float32 of every image, and the (n,) targets, on the CPU."""
+    """All scores, (n, c) float32 for every source, and the (n,) targets of a split, on the CPU."""
     found: dict[str, list[torch.Tensor]] = {source: [] for source in sources}
     targets = []
     for images, targets_B in subject.batches(split, progress, phase):
@@ -365,7 +394,7 @@ def _score(
                 found[source].append(scorer(images).float().cpu())
         targets.append(targets_B)
     if not targets:
-        raise InputError(f"{subject.data.name}: no image of a split could be read")
+        raise InputError(f"{subject.data.name}: no image of a split can be read")
     return {source: torch.cat(parts) for source, parts in found.items()}, torch.cat(targets)
 
 
@@ -384,7 +413,7 @@ def _measure_group(
     for column, class_index in enumerate(classes):
         threshold = float(thresholds_c[column])
         val_scores, is_positive = val_nc[:, column].numpy(), (val_n == class_index).numpy()
-        # Every class's draws are its own, whatever group it is in.
+        # Every class has its own generator, so its draws do not depend on the group that it is in.
         rng = np.random.default_rng((seed, class_index))
         positives = np.flatnonzero(is_positive)
         negatives = sample_negatives(len(positives), np.flatnonzero(~is_positive), per_positive=per_positive, rng=rng)
@@ -415,7 +444,7 @@ def _against(positives: NDArray[np.float32], negatives: NDArray[np.float32], thr
 def _histogram(
     class_name: str, class_index: int, column: int, scores: dict[str, tuple[torch.Tensor, torch.Tensor]], bins: int = 40
 ) -> ScoreHistogram:
-    """Figure 3 of one class: 40 bins, as the authors' CIFAR code has."""
+    """The histograms of one class's scores (figure 3), with 40 bins as in the authors' CIFAR code."""
     val_nc, val_n = scores["val"]
     is_positive = val_n == class_index
     parts = {"positives": val_nc[is_positive, column], "negatives": val_nc[~is_positive, column]}

@@ -1,4 +1,4 @@
-"""Scores of binary classifiers: the exact best-F1 threshold, precision, recall, F1 and average precision (section 4.3).
+"""Metrics of binary classifiers: the threshold of highest F1, precision, recall and average precision (section 4.3).
 
 Shape suffixes: n images, c classes.
 """
@@ -16,7 +16,15 @@ from codedtool.errors import InputError
 
 @dataclass(frozen=True)
 class BinaryMetrics:
-    """What a binary classifier reaches on some positives and negatives; all from 0 to 1, precision 0 of no positive."""
+    """Metrics of a binary classifier on some positives and negatives.
+
+    Attributes:
+        precision: share of positives among the accepted images, 0..1; 0 if no image is accepted.
+        recall: share of the positives that are accepted, 0..1.
+        f1: harmonic mean of precision and recall, 0..1.
+        average_precision: area under the precision-recall curve as scikit-learn computes it, 0..1.
+        num_positives, num_negatives: numbers of images.
+    """
 
     precision: float
     recall: float
@@ -26,25 +34,32 @@ class BinaryMetrics:
     num_negatives: int
 
     def to_json(self) -> dict[str, float | int]:
-        """Plain types."""
+        """The metrics in JSON's types."""
         return asdict(self)
 
 
 def best_f1_thresholds(scores_nc: torch.Tensor, positives_nc: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The threshold of highest F1 of every column, over all thresholds there are, where ``score >= threshold`` is yes.
+    """For every column, the threshold with the highest F1 if ``score >= threshold`` means yes (section 4.3).
 
-    Sorted once and counted cumulatively: O(n log n). A threshold lies halfway between the lowest score that it accepts
-    and the next lower one; of several best ones the highest is taken.
+    All thresholds are compared, in O(n log n) steps for each column. The result lies halfway between the lowest score
+    that it accepts and the next lower score. If several thresholds share the highest F1, the highest of them is taken.
 
     Args:
         scores_nc: (n, c) finite scores.
-        positives_nc: (n, c) bool.
+        positives_nc: (n, c) bool: whether the image is a positive of the column's class.
 
     Returns:
-        (c,) thresholds in the scores' type, and (c,) float64 F1.
+        (c,) thresholds in the scores' type, and their (c,) float64 F1, 0..1.
 
     Raises:
-        InputError: a column without a positive, or a score that is not finite.
+        InputError: a column has no positive, or a score is not finite.
+
+    Example:
+        >>> scores = torch.tensor([[4.0], [3.0], [1.0], [0.0]])
+        >>> positives = torch.tensor([[True], [True], [False], [False]])
+        >>> thresholds, f1 = best_f1_thresholds(scores, positives)
+        >>> thresholds.tolist(), f1.tolist()
+        ([2.0], [1.0])
     """
     totals_c = positives_nc.sum(0)
     if not bool(torch.isfinite(scores_nc).all()):
@@ -55,7 +70,7 @@ def best_f1_thresholds(scores_nc: torch.Tensor, positives_nc: torch.Tensor) -> t
     hits_nc = positives_nc.gather(0, order_nc).cumsum(0)
     accepted_n1 = torch.arange(1, len(scores_nc) + 1, device=scores_nc.device)[:, None]
     f1_nc = 2 * hits_nc.double() / (accepted_n1 + totals_c)
-    # Equal scores are accepted together: only the last of a tie is a place to stop.
+    # A threshold accepts all of several equal scores or none: only the last of them is a candidate.
     is_tied_nc = torch.zeros_like(f1_nc, dtype=torch.bool)
     is_tied_nc[:-1] = sorted_nc[:-1] == sorted_nc[1:]
     best_c = f1_nc.masked_fill(is_tied_nc, -1.0).argmax(0)
@@ -63,17 +78,27 @@ def best_f1_thresholds(scores_nc: torch.Tensor, positives_nc: torch.Tensor) -> t
     accepted_c = sorted_nc[best_c, columns_c]
     below_c = sorted_nc[(best_c + 1).clamp_max(len(scores_nc) - 1), columns_c]
     halfway_c = below_c + (accepted_c - below_c) / 2
-    # Halfway between neighbouring floats is one of them, and must not be the lower one; a difference may overflow.
+    # Between neighbouring floats there is no other, and the difference of huge ones overflows: then take the upper one.
     is_between_c = (halfway_c > below_c) & (halfway_c <= accepted_c)
     thresholds_c = torch.where(is_between_c, halfway_c, accepted_c)
     return thresholds_c, f1_nc[best_c, columns_c]
 
 
 def measure(scores_n: NDArray[np.float32], positives_n: NDArray[np.bool_], threshold: float) -> BinaryMetrics:
-    """Precision, recall and F1 at a threshold, and average precision over all of them.
+    """Precision, recall and F1 at a threshold, and the average precision over all thresholds (section 4.3).
+
+    Args:
+        scores_n: (n,) float32 scores.
+        positives_n: (n,) bool: whether an image is a positive.
+        threshold: a score of at least this means yes.
 
     Raises:
-        InputError: no positive or no negative.
+        InputError: there is no positive or no negative.
+
+    Example:
+        >>> metrics = measure(np.float32([4, 3, 1, 0]), np.array([True, False, True, False]), threshold=2.0)
+        >>> metrics.precision, metrics.recall, metrics.f1
+        (0.5, 0.5, 0.5)
     """
     from sklearn.metrics import average_precision_score
 
@@ -98,7 +123,17 @@ def measure(scores_n: NDArray[np.float32], positives_n: NDArray[np.bool_], thres
 def sample_negatives(
     num_positives: int, negatives: NDArray[np.int64], *, per_positive: int | None, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Indices of ``per_positive`` negatives for each positive, drawn without replacement; None or too few: all."""
+    """Draw ``per_positive`` negatives for each positive, without replacement.
+
+    Args:
+        num_positives: number of positives, at least 1.
+        negatives: indices of all negatives.
+        per_positive: negatives for each positive; None: all negatives are taken.
+        rng: source of the draws.
+
+    Returns:
+        Sorted indices of the drawn negatives; ``negatives`` itself if it has no more than the wanted number.
+    """
     if per_positive is None or per_positive * num_positives >= len(negatives):
         return negatives
     return np.sort(rng.choice(negatives, per_positive * num_positives, replace=False))

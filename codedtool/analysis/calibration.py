@@ -19,12 +19,17 @@ from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
 from codedtool.training.subject import Outputs
 
-# "h_aug, tau >= 0" keeps every tau positive: agreement is then never taken for good news.
+# "h_aug, tau >= 0" is h_aug with no negative tau: agreement of early decoders then never raises the confidence.
 Method = Literal["uncalibrated", "h_T", "h_aug", "h_aug, tau >= 0"]
 
 
 class CalibrationError(NamedTuple):
-    """Expected and maximum calibration error, in 0..1."""
+    """Calibration errors of some images.
+
+    Attributes:
+        ece: expected calibration error, 0..1.
+        mce: maximum calibration error, 0..1.
+    """
 
     ece: float
     mce: float
@@ -32,7 +37,14 @@ class CalibrationError(NamedTuple):
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Images of a confidence in (lower, upper]: how many, and their mean confidence (eq. 9) and accuracy (eq. 8)."""
+    """One bin of a reliability diagram: the images whose confidence lies in (lower, upper].
+
+    Attributes:
+        lower, upper: edges of the bin, 0..1.
+        count: number of images in the bin.
+        confidence: their mean confidence, 0..1 (eq. 9).
+        accuracy: their accuracy, 0..1 (eq. 8).
+    """
 
     lower: float
     upper: float
@@ -44,25 +56,31 @@ class ReliabilityBin:
 def reliability_bins(
     confidence_n: torch.Tensor, correct_n: torch.Tensor, *, bins: int = 15
 ) -> tuple[ReliabilityBin, ...]:
-    """The bins of a reliability diagram that are not empty, in order.
+    """The non-empty bins of a reliability diagram, in order (appendix C, eq. 8 and 9).
 
     Args:
-        confidence_n: (n,) floats in 0..1, what the network gives the class that it predicts.
-        correct_n: (n,) bool, whether that class is the right one.
-        bins: number M of bins of equal width, I_m = ((m-1)/M, m/M]; a confidence of exactly 0 falls in the first.
+        confidence_n: (n,) floats in 0..1: the probability that the network gives to the predicted class.
+        correct_n: (n,) bool: whether the predicted class is the right one.
+        bins: number M of bins of equal width, I_m = ((m-1)/M, m/M]. A confidence of exactly 0 is in the first bin.
 
     Raises:
-        InputError: no image, different lengths, a confidence outside 0..1, or no bin.
+        InputError: there is no image or no bin, the lengths differ, or a confidence is outside 0..1.
+
+    Example:
+        >>> for part in reliability_bins(torch.tensor([0.3, 0.4, 0.9]), torch.tensor([False, True, True]), bins=2):
+        ...     print(part.lower, part.upper, part.count, round(part.confidence, 2), part.accuracy)
+        0.0 0.5 2 0.35 0.5
+        0.5 1.0 1 0.9 1.0
     """
     if bins < 1:
-        raise InputError(f"bins must be at least 1, got {bins}")
+        raise InputError(f"`bins` must be at least 1, got {bins}")
     if confidence_n.dim() != 1 or confidence_n.shape != correct_n.shape or not len(confidence_n):
         raise InputError(
             "confidences and their correctness must be two vectors of one length of at least 1, "
             f"got shapes {tuple(confidence_n.shape)} and {tuple(correct_n.shape)}"
         )
     confidence_n, correct_n = confidence_n.double(), correct_n.double()
-    # A softmax may round to the next number above 1. A NaN, of a network that diverged, is outside too.
+    # Rounding may lift a softmax slightly above 1. NaN, from a network that diverged, counts as outside.
     outside_n = ~((confidence_n >= 0) & (confidence_n <= 1 + 1e-6))
     if bool(outside_n.any()):
         value = float(confidence_n[outside_n][0])
@@ -81,11 +99,22 @@ def reliability_bins(
 def expected_calibration_error(
     confidence_n: torch.Tensor, correct_n: torch.Tensor, *, bins: int = 15
 ) -> CalibrationError:
-    """ECE = sum_m |B_m|/|B| |acc(B_m) - conf(B_m)| and MCE = max_m of the same (appendix C; Naeini et al. 2015).
+    """Expected and maximum calibration error (appendix C; Naeini et al. 2015).
 
-    Empty bins are skipped. The MCE of a bin that holds one image is close to 1 by chance: read it with the counts.
+    With bins B_m, ECE = sum_m |B_m|/n |acc(B_m) - conf(B_m)|, and MCE = max_m |acc(B_m) - conf(B_m)|. Empty bins are
+    skipped. A bin with few images can make the MCE large by chance.
 
-    Args and Raises: those of `reliability_bins`.
+    Args:
+        confidence_n: (n,) floats in 0..1: the probability that the network gives to the predicted class.
+        correct_n: (n,) bool: whether the predicted class is the right one.
+        bins: number of bins of equal width, at least 1.
+
+    Raises:
+        InputError: as for `reliability_bins`.
+
+    Example:
+        >>> expected_calibration_error(torch.tensor([0.75, 0.75]), torch.tensor([True, False]))
+        CalibrationError(ece=0.25, mce=0.25)
     """
     parts = reliability_bins(confidence_n, correct_n, bins=bins)
     gaps = [abs(part.accuracy - part.confidence) for part in parts]
@@ -96,12 +125,20 @@ def expected_calibration_error(
 def stratified_splits(
     targets_n: torch.Tensor, fit_share: float, *, repeats: int = 1, seed: int = 0
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """``repeats`` random splits into a fit part and the rest, as sorted indices; each class is shared out alike.
+    """Random splits of images into a part to fit on and a part to test on, with the same share of every class.
 
-    Classes without any image are no part of it.
+    Args:
+        targets_n: (n,) int64 classes. Classes without any image are ignored.
+        fit_share: share of the images in the part to fit on, between 0 and 1.
+        repeats: number of splits, at least 1.
+        seed: seed of the splits, any integer of at least 0.
+
+    Returns:
+        For each split, the sorted indices of both parts.
 
     Raises:
-        InputError: a share outside 0..1 or no repeat, a class of one image, or parts with fewer images than classes.
+        InputError: ``fit_share`` or ``repeats`` is out of range, a class has only one image, or a part has fewer images
+            than there are classes.
     """
     from sklearn.model_selection import StratifiedShuffleSplit
 
@@ -113,7 +150,7 @@ def stratified_splits(
     alone = (counts == 1).nonzero().flatten().tolist()
     if alone:
         raise InputError(
-            f"calibration shares out the images of every class to two parts, and class number {alone[0]} "
+            f"calibration divides the images of every class into two parts, and class number {alone[0]} "
             f"has 1 image ({len(alone)} such classes); evaluate on at least 2 images of each class"
         )
     n, num_classes = len(targets_n), int((counts > 0).sum())
@@ -124,7 +161,7 @@ def stratified_splits(
             f"a split of {n} images with fit share {fit_share} leaves a part of {smaller}, fewer than the "
             f"{num_classes} classes; evaluate on at least {needed} images"
         )
-    # Through a SeedSequence any seed is welcome, where sklearn's own stop at 2^32.
+    # A SeedSequence takes seeds of any size; scikit-learn's own seeds end at 2^32.
     random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
     splitter = StratifiedShuffleSplit(n_splits=repeats, train_size=fit_share, random_state=random)
     return [
@@ -135,11 +172,15 @@ def stratified_splits(
 
 @dataclass(frozen=True)
 class MethodCalibration:
-    """One method at one fit share, over all repeats; errors in 0..1, standard deviations those of a sample (n - 1).
+    """Calibration errors of one method at one fit share, over all splits.
 
     Attributes:
-        temperature, taus: means of what was fitted.
-        bins: the reliability diagram of the test parts of all repeats together; an image counts once per repeat.
+        method: name of the method.
+        fit_share: share of the images that temperatures were fitted on, 0..1.
+        ece_mean, mce_mean: mean errors on the test parts, 0..1.
+        ece_std, mce_std: their sample standard deviations (n - 1), 0..1; 0 for one split.
+        temperature, taus: means of the fitted values.
+        bins: reliability diagram of the test parts of all splits together. An image counts once for each split.
     """
 
     method: Method
@@ -158,9 +199,13 @@ class CalibrationResult:
     """Table 6 of a run.
 
     Attributes:
-        methods: for every fit share uncalibrated, h_T, h_aug, and h_aug with tau kept positive.
-        num_images: images that were split.
-        skipped: what was left out, and why.
+        methods: for every fit share: uncalibrated, h_T, h_aug, and h_aug with tau >= 0.
+        num_images: number of images that were split.
+        repeats: number of splits for each fit share.
+        iterations, lr: number of iterations and step size of gradient descent.
+        num_bins: number of bins of the calibration errors.
+        seed: seed of the splits.
+        skipped: the methods that were left out, each with the reason.
     """
 
     methods: tuple[MethodCalibration, ...]
@@ -173,7 +218,7 @@ class CalibrationResult:
     skipped: tuple[str, ...]
 
     def table(self) -> Table:
-        """Table 6: the errors of every method, and its mean temperature and taus."""
+        """Table 6: the calibration errors, the mean temperature and the mean taus of every method."""
         return Table(
             f"Calibration error, %: mean ± standard deviation of {self.repeats} splits of {self.num_images} images",
             ("method", "images to fit, %", "ECE", "MCE", "T", "tau"),
@@ -191,7 +236,7 @@ class CalibrationResult:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The result in plain types."""
+        """The result in JSON's types."""
         document = asdict(self)
         document["skipped"] = list(self.skipped)
         document["methods"] = [
@@ -201,7 +246,7 @@ class CalibrationResult:
         return document
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per method and fit share, with tau_1, tau_2, ... in columns of their own."""
+        """One row per method and fit share; the taus are in the columns tau_1, tau_2, ..."""
         rows = []
         for method in self.methods:
             row = asdict(method)
@@ -221,19 +266,26 @@ def calibrate(
     bins: int = 15,
     progress: Progress = silent,
 ) -> CalibrationResult:
-    """Table 6: fit temperatures on one part of random class-stratified splits, measure ECE and MCE on the other part.
+    """Fit temperatures on one part of random splits, and measure ECE and MCE on the other part (table 6).
 
-    The protocol is that of appendix C, once and "40 times more". How h_T and h_aug are fitted, and which signs
-    tau may have, is in `fit_temperature`.
+    The splits keep the shares of the classes. The protocol is that of appendix C: one split and "40 times more".
+    `fit_temperature` describes how h_T and h_aug are fitted.
 
     Args:
-        outputs: of the validation images.
-        seed: of the splits.
-        repeats: splits per fit share.
-        fit_shares: shares of the images that the temperatures are fitted on.
+        outputs: outputs of the network for the validation images.
+        seed: seed of the splits.
+        repeats: number of splits for each fit share, at least 1.
+        fit_shares: shares of the images that temperatures are fitted on, each between 0 and 1.
+        iterations: iterations of gradient descent, at least 1 (paper: 600).
+        lr: step size of gradient descent, above 0 (paper: 0.1).
+        bins: number of bins of the calibration errors (paper: 15).
+        progress: where to report the progress.
+
+    Returns:
+        Mean and standard deviation of the errors of every method and fit share.
 
     Raises:
-        InputError: as `stratified_splits`, `fit_temperature` and `reliability_bins`.
+        InputError: as for `stratified_splits`, `fit_temperature` and `reliability_bins`.
     """
     check_descent(iterations, lr)
     splits = {share: stratified_splits(outputs.targets, share, repeats=repeats, seed=seed) for share in fit_shares}
@@ -273,7 +325,7 @@ def _measure(
     progress: Progress,
     phase: str,
 ) -> MethodCalibration:
-    """ECE and MCE of a temperature per repeat, each on the images that it was not fitted on."""
+    """The errors of one temperature for each split, measured on the images that it was not fitted on."""
     correct_n = outputs.predictions == outputs.targets
     confidences, errors = [], []
     for repeat, (temperature, test) in enumerate(zip(temperatures, tests, strict=True)):

@@ -3,7 +3,7 @@
 The command line makes a command of every row, and ``codedtool report`` a part of its page. To add an analysis, write
 its function and result in a file of this folder, its figures in a file of ``codedtool/report/``, and its row here.
 
-Nothing here imports torch: functions and drawings are named, and imported when they are called.
+Nothing here imports torch: a row names its function and its drawing, which are imported when they are called.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from codedtool.data import ImageData
     from codedtool.training.subject import Subject
 
-# coded: the run has coded blocks. plain: a run of the plain control, for comparison. ood: images of other classes.
-# The last two are keyword arguments of the function, and may be None.
+# The inputs that an analysis needs beside a run:
+# - coded: the run itself must have coded blocks.
+# - plain: a run of the plain control, for comparison. It is a keyword argument of the function, and may be None.
+# - ood: images of other classes. It is a keyword argument of the function, and may be None.
 Need = Literal["coded", "plain", "ood"]
 
 
@@ -31,14 +33,14 @@ class Option:
     """An option of an analysis: a keyword argument of its function and a flag of its command.
 
     Attributes:
-        name: of the keyword argument.
-        flag: of the command.
-        kind: int, str, bool or Path.
-        default: the function's default.
-        help: one sentence.
-        repeated: the flag may be given several times, and the argument is a list.
-        at_least: the smallest value.
-        default_text: what ``--help`` says of the default where the value does not say it.
+        name: name of the keyword argument.
+        flag: the command's flag.
+        kind: type of the value: int, str, bool or Path.
+        default: default of the keyword argument.
+        help: the flag's help.
+        repeated: whether the flag may be given several times. The argument is then a list.
+        at_least: smallest allowed value; None: no bound.
+        default_text: description of the default for ``--help``; None: the value itself is shown.
     """
 
     name: str
@@ -56,15 +58,15 @@ class Analysis:
     """One row of the catalogue.
 
     Attributes:
-        name: of the command.
-        title: of its part of the page.
+        name: name of the command.
+        title: heading of its part of the page.
         function: "module:function" below ``codedtool``. It takes a `Subject`, then as keywords ``progress``, the
             options and the needs other than "coded", and returns a `Result`.
         drawing: "module:function" below ``codedtool``. It takes the result and returns its `Drawing` objects.
-        help: the command's help; the first line stands in the list of commands.
-        text: a sentence or two above the results on the page: what they are, and where the paper has them.
-        options: of the command. The page runs the analysis with their defaults, and with its own seed.
-        needs: see `Need`.
+        help: the command's help. Its first line is shown in the list of commands.
+        text: one or two sentences above the results on the page: what the results are, and where the paper has them.
+        options: the command's options. The page uses their defaults, and the report's seed.
+        needs: inputs that the analysis needs; see `Need`.
     """
 
     name: str
@@ -85,29 +87,36 @@ class Analysis:
         options: Mapping[str, Any] | None = None,
         progress: Progress = silent,
     ) -> Result:
-        """Call the function with the inputs that it needs.
+        """Call the function.
+
+        Args:
+            subject: the opened run.
+            plain: an opened run of the plain control, for comparison; unused by an analysis that does not need it.
+            ood: a data set of other classes; unused by an analysis that does not need it.
+            options: values of the options by `Option.name`; missing ones have their defaults.
+            progress: where the function reports its progress.
 
         Raises:
-            NotApplicableError: the run lacks what the analysis needs.
-            InputError: as the function does.
+            NotApplicableError: the run has no coded blocks, and the analysis needs them.
+            InputError: the function refuses its input.
         """
         inputs = {name: value for name, value in (("plain", plain), ("ood", ood)) if name in self.needs}
         result: Result = _named(self.function)(subject, **inputs, **(options or {}), progress=progress)
         return result
 
     def draw(self, result: Result) -> Sequence[Drawing]:
-        """The figures of a result; none where the row has no drawing."""
+        """The figures of a result; empty if the row has no drawing."""
         drawings: Sequence[Drawing] = () if self.drawing is None else _named(self.drawing)(result)
         return drawings
 
 
 def _named(where: str) -> Any:
-    """The function that "module:function" names."""
+    """Import the function that "module:function" names."""
     module, _, function = where.partition(":")
     return getattr(import_module(f"codedtool.{module}"), function)
 
 
-SEED = Option("seed", "--seed", int, 0, "Seed of everything that is drawn at random.", at_least=0)
+SEED = Option("seed", "--seed", int, 0, "Seed of all random draws.", at_least=0)
 
 CATALOGUE: tuple[Analysis, ...] = (
     Analysis(
@@ -116,9 +125,9 @@ CATALOGUE: tuple[Analysis, ...] = (
         function="analysis.evaluation:evaluate",
         drawing=None,
         help="Measure a run's accuracy, coding losses and early decoders on validation images (table 2).\n\n"
-        "--data names another data set with the same classes.",
-        text="Accuracy and cross-entropy on the validation images; and for every coded block its mean coding loss "
-        "(eq. 5) and the accuracy of its early decoder (table 2, figure 4).",
+        "Give --data to evaluate on another data set with the same classes.",
+        text="Accuracy and cross-entropy on the validation images. For every coded block, the table gives its mean "
+        "coding loss (eq. 5) and the accuracy of its early decoder (table 2, figure 4).",
     ),
     Analysis(
         name="bc",
@@ -126,21 +135,22 @@ CATALOGUE: tuple[Analysis, ...] = (
         function="analysis.bc:bc",
         drawing="report.figures_classifiers:draw",
         help="Measure the binary classifiers of all classes, or write one of them as a model file (section 4.3).\n\n"
-        "A class's binary classifier is a smaller network: only the subNNs of the class's codewords and one row of the "
-        "linear layer. Tables, figures and their data go to RUN/analysis/.",
-        text="The subNNs of a class's codewords and the class's row of the linear layer are a classifier of their own. "
-        "Its threshold is the one of highest F1 on the training images (section 4.3, figures 2b, 3, 7, 8).",
+        "The binary classifier of a class is a smaller network: it keeps only the subNNs that the class's codewords "
+        "activate, and the class's row of the linear layer. Tables, figures and their data go to RUN/analysis/.",
+        text="The binary classifier of a class is a smaller network: it keeps only the subNNs that the class's "
+        "codewords activate, and the class's row of the linear layer. Its threshold is the one with the highest F1 on "
+        "the training images (section 4.3, figures 2b, 3, 7, 8).",
         options=(
-            Option("class_name", "--class", str, "all", "A class's name or number, or all."),
+            Option("class_name", "--class", str, "all", "Name or number of a class, or all."),
             Option(
                 "out",
                 "--out",
                 Path,
                 None,
-                "The file of one class's classifier (.safetensors).",
+                "File for the classifier of one class (.safetensors).",
                 default_text="RUN/bc/CLASS.safetensors",
             ),
-            Option("force", "--force", bool, False, "Overwrite an existing classifier."),
+            Option("force", "--force", bool, False, "Overwrite an existing classifier file."),
             SEED,
         ),
         needs=frozenset({"coded", "plain", "ood"}),
@@ -150,21 +160,23 @@ CATALOGUE: tuple[Analysis, ...] = (
         title="Specialization",
         function="analysis.specialization:specialize",
         drawing="report.figures_specialization:draw",
-        help="Measure the accuracy without random active, or inactive, subNNs of a block (figures 2a, 9).\n\n"
+        help="Measure the accuracy after removing random active or inactive subNNs of a block (figures 2a, 9).\n\n"
         "The table, the figure and its data go to RUN/analysis/.",
-        text="Accuracy without k subNNs of one block that are active, or inactive, for the image's class "
-        "(section 4.2, figures 2a and 9).",
+        text="Accuracy of the network after removing k random subNNs from one block. They are chosen among the subNNs "
+        "that are active for the image's class, or among the inactive ones (section 4.2, figures 2a and 9).",
         options=(
             Option(
                 "blocks",
                 "--block",
                 str,
                 None,
-                "A coded block, as s2.3; repeat the flag for more.",
+                "Name of a coded block, such as s2.3; repeat the flag for several.",
                 repeated=True,
                 default_text="all",
             ),
-            Option("repeats", "--repeats", int, 1, "Random draws per image and number of removed subNNs.", at_least=1),
+            Option(
+                "repeats", "--repeats", int, 1, "Random draws for each image and number of removed subNNs.", at_least=1
+            ),
             SEED,
         ),
         needs=frozenset({"coded"}),
@@ -174,19 +186,21 @@ CATALOGUE: tuple[Analysis, ...] = (
         title="Early decoders and early exit",
         function="analysis.decoding:decode",
         drawing="report.figures_decoding:draw",
-        help="Measure every early decoder, its agreement with the final answer, and early exits (section 4.4).\n\n"
+        help="Measure the early decoders, their agreement with the final answer, and early exits (section 4.4).\n\n"
+        "The early decoder of a coded block predicts the class whose codeword is nearest to the block's energies. "
         "Tables, the figure and its data go to RUN/analysis/.",
-        text="Every coded block predicts the class whose codeword is nearest to the block's energies. The more of "
-        "these early decoders agree with the final answer, the more often it is right. An answer may also be given "
-        "before the last block (section 4.4, figure 4, table 3).",
+        text="Every coded block has an early decoder, which predicts the class whose codeword is nearest to the "
+        "block's energies. The more early decoders agree with the final answer, the more often it is right. With an "
+        "early exit, the network answers before its last block (section 4.4, figure 4, table 3).",
         options=(
             Option(
                 "rules",
                 "--exit",
                 str,
                 None,
-                "Stop at the first block where the last M decoders agree (agree:M) or the nearest codeword leads by X "
-                "(margin:X, 0 to 1); repeat for several. A curve of both is always drawn.",
+                "Early exit to measure: agree:M stops once the last M early decoders agree, margin:X (0 to 1) once the "
+                "nearest codeword leads the second nearest by X. Repeat the flag for several. A range of both kinds is "
+                "always measured.",
                 repeated=True,
             ),
         ),
@@ -197,10 +211,11 @@ CATALOGUE: tuple[Analysis, ...] = (
         title="Confidence",
         function="analysis.confidence:confidence",
         drawing="report.figures_calibration:draw",
-        help="Calibrate a run's confidence (table 6), and compare scores where the network may abstain.\n\n"
-        "Files: calibration and selective (.json, .csv, .png, .svg) in RUN/analysis/.",
-        text="Temperature scaling with and without the early decoders (appendix C, table 6); and the share of wrong "
-        "answers when the network answers only the images of highest confidence (risk-coverage).",
+        help="Calibrate a run's confidence (table 6), and compare confidence scores for abstaining.\n\n"
+        "The files calibration and selective (.json, .csv, .png, .svg) go to RUN/analysis/.",
+        text="Temperature scaling with and without the early decoders (appendix C, table 6). The second table and "
+        "figure give the share of wrong answers if the network answers only the images of highest confidence "
+        "(risk-coverage).",
         options=(
             SEED,
             Option(
@@ -208,7 +223,7 @@ CATALOGUE: tuple[Analysis, ...] = (
                 "--repeats",
                 int,
                 41,
-                "Random splits per share of images that the temperatures are fitted on (paper: 41).",
+                "Random splits into images to fit a temperature and images to test it, for each share (paper: 41).",
                 at_least=1,
             ),
         ),
@@ -218,20 +233,27 @@ CATALOGUE: tuple[Analysis, ...] = (
         title="Activations",
         function="analysis.activations:activations",
         drawing="report.figures_activations:draw",
-        help="Measure the distribution of subNNs' outputs for their classes and for other classes (figure 6).\n\n"
+        help="Measure the distribution of subNN outputs for their own classes and for other classes (figure 6).\n\n"
         "The table, the figure and its data go to RUN/analysis/.",
-        text="Absolute outputs of the first subNNs of one coded block, for images of the classes that a subNN serves "
-        "and for other images (appendix F.1, figure 6).",
+        text="Absolute outputs of the first subNNs of one coded block, for images of the classes that activate the "
+        "subNN and for other images (appendix F.1, figure 6).",
         options=(
             Option(
                 "block",
                 "--block",
                 str,
                 None,
-                "A coded block, as s3.2.",
+                "Name of a coded block, such as s3.2.",
                 default_text="the second block of the last coded stage",
             ),
-            Option("num_subnns", "--subnns", int, 5, "How many of the block's subNNs, from the first on.", at_least=1),
+            Option(
+                "num_subnns",
+                "--subnns",
+                int,
+                5,
+                "Number of subNNs to measure, counted from the block's first.",
+                at_least=1,
+            ),
         ),
         needs=frozenset({"coded"}),
     ),
@@ -240,14 +262,29 @@ CATALOGUE: tuple[Analysis, ...] = (
         title="Cost",
         function="analysis.cost:cost",
         drawing="report.figures_cost:draw",
-        help="Count and time a run's network, its plain control and a binary classifier (table 5).\n\n"
+        help="Measure the size and speed of a run's network, its plain control and a binary classifier (table 5).\n\n"
         "The table gives parameters, multiply-adds, memory and measured speed; files go to RUN/analysis/.",
-        text="The run's network beside its plain control and a binary classifier, timed in turn (table 5).",
-        options=(Option("class_name", "--class", str, "0", "The class of the binary classifier: a name or number."),),
+        text="Parameters, multiply-adds, memory and speed of the run's network, its plain control and one binary "
+        "classifier. The networks are timed in turn (table 5).",
+        options=(Option("class_name", "--class", str, "0", "Name or number of the binary classifier's class."),),
+    ),
+    Analysis(
+        name="ood",
+        title="Out-of-distribution detection",
+        function="analysis.ood:ood",
+        drawing="report.figures_ood:draw",
+        help="Measure how well scores tell another data set's images from the run's own.\n\n"
+        "The scores are softmax, energy score, agreeing early decoders, and distance of a block's energies to the "
+        "codeword of the predicted class. --compare measures the plain network's scores too. The table, the figure and "
+        "its data go to RUN/analysis/.",
+        text="Area under the curve (AUROC) and false positives at 95% recall of scores that tell the run's validation "
+        "images from images of another data set: softmax, the energy score (Liu et al. 2020), the number of agreeing "
+        "early decoders (table 3), and the distance of the energies to the codeword of the predicted class.",
+        needs=frozenset({"plain", "ood"}),
     ),
 )
 
 
 def analysis(name: str) -> Analysis:
-    """The row called ``name``."""
+    """The row of the command called ``name``."""
     return next(row for row in CATALOGUE if row.name == name)

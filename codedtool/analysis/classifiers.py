@@ -1,7 +1,8 @@
-"""The binary classifiers of many classes at once: what they have in common is computed once per batch (section 4.3).
+"""The binary classifiers of many classes at once: the part that they share is computed once per batch (section 4.3).
 
-Stem, uncoded stages, and of the first coded block everything but its sum and BatchNorm are the same for all classes:
-no subNN's bottleneck sees another's. What follows is each class's own smaller network.
+The stem, the uncoded stages and the bottlenecks of the first coded block are the same for all classes, because no
+subNN's bottleneck depends on another subNN. The rest is a smaller network of its own for each class.
+
 Shape suffixes: B images of a batch, c classes, K all classes, C channels, D bottleneck channels.
 """
 
@@ -19,13 +20,19 @@ from codedtool.models.blocks import Block
 from codedtool.models.network import CodedNetwork
 from codedtool.models.pruning import active_channels, class_row, path_schemes, prune_block
 
-# Tails of classes are kept for the next batch up to this size; those beyond are sliced anew for every batch, which
-# costs little beside running them.
+# The classes' own parts are kept for the next batch up to this size. The others are extracted anew for every batch,
+# which takes little time compared with running them.
 _KEPT_BYTES = 1 << 30
 
 
 class _Tail(NamedTuple):
-    """What one class has of its own."""
+    """The part of the network that belongs to one class alone.
+
+    Attributes:
+        channels_D: numbers of the class's channels in the first coded block's bottleneck.
+        blocks: the pruned coded blocks and the uncoded blocks from the first coded block on.
+        row: the class's row of the linear layer.
+    """
 
     channels_D: torch.Tensor
     blocks: tuple[Block, ...]
@@ -36,12 +43,12 @@ class BinaryClassifiers:
     """The binary classifiers of ``class_indices``, evaluated together.
 
     Args:
-        network: coded, or plain with ``schemes``; in evaluation mode.
-        class_indices: whose classifiers, each 0..K-1.
-        schemes: stage -> scheme, for those extracted "likewise" from a plain network; None: the network's own.
+        network: a coded network, or a plain one with ``schemes``; in evaluation mode.
+        class_indices: numbers of the classes, each 0..K-1.
+        schemes: the scheme of each stage, to extract classifiers from a plain network; None: the network's own.
 
     Raises:
-        InputError: schemes that do not fit the network; a network without schemes.
+        InputError: the schemes do not fit the network, or there are none.
     """
 
     def __init__(
@@ -54,7 +61,7 @@ class BinaryClassifiers:
         self._network = network
         self._paths = path_schemes(network, schemes)
         if not self._paths:
-            raise InputError("no stage of the network has a scheme: there are no paths to cut binary classifiers by")
+            raise InputError("no stage of the network has a scheme: binary classifiers need one")
         self._first = min(self._paths)
         self.class_indices = tuple(class_indices)
         self._kept: dict[int, _Tail] = {}
@@ -62,7 +69,7 @@ class BinaryClassifiers:
 
     @torch.no_grad()
     def scores(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """The logit of every class's binary classifier, (B, c) float32."""
+        """The logits of the binary classifiers, (B, c) float32, for (B, 3, H, W) normalized images."""
         network, first = self._network, self._network.blocks[self._first]
         features = network.stem(images_BCHW)
         for block in network.blocks[: self._first]:

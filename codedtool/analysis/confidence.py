@@ -1,4 +1,4 @@
-"""Confidence of a run: calibration (table 6) and selective prediction on the validation images, as one analysis."""
+"""Confidence of a run on the validation images: calibration (table 6) and selective prediction, as one analysis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from codedtool.training.subject import Subject
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceResult(Result):
-    """The results of both, for the same images."""
+    """The results of `calibrate` and `selective` for the same images.
+
+    Attributes:
+        calibration: calibration errors of every method (table 6).
+        selective: risk-coverage curves of the confidence scores.
+    """
 
     calibration: CalibrationResult
     selective: SelectiveResult
@@ -40,14 +45,19 @@ class ConfidenceResult(Result):
 
 
 def confidence(subject: Subject, *, seed: int = 0, repeats: int = 41, progress: Progress = silent) -> ConfidenceResult:
-    """Calibrate a run's confidence, and compare confidence scores where the network may abstain.
+    """Calibrate a run's confidence, and compare confidence scores for abstaining (appendix C, table 6).
 
     Args:
+        subject: a coded or plain run. Methods that need early decoders are left out for a plain run.
         seed: seed of the random splits.
-        repeats: splits per share of images that the temperatures are fitted on.
+        repeats: number of random splits for each share of images that temperatures are fitted on, at least 1.
+        progress: where to report the progress.
+
+    Returns:
+        The calibration errors and the risk-coverage curves.
 
     Raises:
-        InputError: as `calibrate` and `selective`.
+        InputError: `calibrate` or `selective` refuses the number or the classes of the validation images.
     """
     outputs = subject.outputs(progress)
     return ConfidenceResult(

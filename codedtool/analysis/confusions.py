@@ -1,4 +1,4 @@
-"""Which classes a network takes for which, as a similarity of classes for ``codedtool scheme assign``."""
+"""Expected confusions between classes, as a similarity of classes for ``codedtool scheme assign``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from codedtool.training.subject import Subject
 
 @torch.no_grad()
 def expected_confusions(subject: Subject, *, progress: Progress = silent) -> NDArray[np.float64]:
-    """Expected confusion counts over the training images, not augmented.
+    """Expected confusion counts over the training images, which are not augmented.
 
-    Of the training images, because an order of rows chosen by validation images would have seen them; and softmax
-    probabilities instead of counts, because a good network confuses few of the images it was trained on.
+    The training images are used because the validation images must not influence the order of a scheme's rows. Softmax
+    probabilities are summed instead of counted answers because a good network confuses few of its training images.
+
+    Args:
+        subject: a coded or plain run.
+        progress: where to report the progress.
 
     Returns:
         (K, K) float64: entry (i, j) is the sum of the probabilities of class j over images of class i.

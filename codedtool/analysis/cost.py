@@ -19,11 +19,12 @@ from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network, get_preset
 from codedtool.training.subject import Subject, class_index
 
-# Images of a timed batch: enough to keep two cores or a GPU busy.
+# Number of images in a timed batch: enough to keep two cores or a GPU busy.
 _TIMED_BATCH = {"cpu": 16, "cuda": 256}
 _TIMED_ROUNDS = 7
 
-# Table 5: billions of multiply-adds (counted by fvcore, with elementwise operations) of (preset, pixels).
+# Table 5, by (preset, image size in pixels): billions of multiply-adds, which fvcore counted with elementwise
+# operations.
 PAPER_GMACS = {("coded_resnext50_32x4d", 160): {"plain": 2.196, "coded": 2.269}}
 
 
@@ -32,14 +33,14 @@ class NetworkCost:
     """The cost of one network.
 
     Attributes:
-        name: coded, plain or binary classifier.
+        name: name of the network: coded, plain, or binary classifier of a class.
         parameters: number of all parameters.
-        parameters_without_projections: number without the 1x1 convolutions of projection shortcuts.
-        macs: multiply-adds of one image's forward pass, by torch's counter (which counts two operations for each).
-        kept_bytes: memory that autograd keeps per image for the backward pass, without the parameters.
-        peak_bytes: highest memory allocated in a training step of one batch; None unless on CUDA.
-        images_per_second: images of forward passes.
-        training_images_per_second: images of forward and backward passes.
+        parameters_without_projections: number of parameters without the 1x1 convolutions of projection shortcuts.
+        macs: multiply-adds of the forward pass for one image; half the operations that torch's counter reports.
+        kept_bytes: bytes that autograd keeps for the backward pass, for each image, without the parameters.
+        peak_bytes: most bytes allocated during a training step of one batch; None unless on CUDA.
+        images_per_second: speed of the forward pass.
+        training_images_per_second: speed of the forward and the backward pass together.
     """
 
     name: str
@@ -54,7 +55,16 @@ class NetworkCost:
 
 @dataclass(frozen=True)
 class CostResult(Result):
-    """Table 5 for a run: its network, the plain control, and one class's binary classifier."""
+    """Table 5 of a run: its network, the plain control, and the binary classifier of one class.
+
+    Attributes:
+        preset: name of the run's network.
+        image_size: side of the images in pixels.
+        batch_size: number of images in a timed batch.
+        device: device of the measurements, as torch names it.
+        networks: cost of every network, the run's own first.
+        skipped: the networks that were left out, each with the reason.
+    """
 
     preset: str
     image_size: int
@@ -69,7 +79,7 @@ class CostResult(Result):
 
     @property
     def paper_gmacs(self) -> dict[str, float]:
-        """Table 5's figures, network by network, where it has this preset at this size."""
+        """Billions of multiply-adds in table 5, by network; empty if the table lacks this preset at this image size."""
         return PAPER_GMACS.get((self.preset, self.image_size), {})
 
     def left_out(self) -> tuple[str, ...]:
@@ -113,7 +123,7 @@ class CostResult(Result):
         return {self.name: self.network_rows()}
 
     def network_rows(self) -> list[dict[str, Any]]:
-        """One row per network; every ratio is against the first network."""
+        """One row per network. Ratios are relative to the first network."""
         first = self.networks[0]
         return [
             asdict(cost)
@@ -140,7 +150,7 @@ class CostResult(Result):
 
 
 def count_parameters(network: CodedNetwork, *, projections: bool = True) -> int:
-    """Parameters of a network, with or without the 1x1 convolutions of its projection shortcuts."""
+    """Number of parameters of a network, with or without the 1x1 convolutions of its projection shortcuts."""
     total = sum(parameter.numel() for parameter in network.parameters())
     if projections:
         return total
@@ -154,7 +164,7 @@ def count_parameters(network: CodedNetwork, *, projections: bool = True) -> int:
 
 @torch.no_grad()
 def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor) -> int:
-    """Multiply-adds of ``forward`` per image, by torch.utils.flop_counter: convolutions and matrix products."""
+    """Multiply-adds of ``forward`` per image, counted by torch: those of convolutions and matrix products."""
     counter = FlopCounterMode(display=False)
     with counter:
         forward(images_BCHW)
@@ -162,11 +172,11 @@ def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor
 
 
 def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
-    """Bytes per image that autograd keeps for the backward pass, each storage once, parameters and inputs left out."""
+    """Bytes that autograd keeps per image for the backward pass, without parameters and inputs."""
     known = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     known.add(images_BCHW.untyped_storage().data_ptr())
     sizes: dict[int, int] = {}
-    # Storages are held, so that no address is given twice.
+    # Holding the storages keeps their addresses from being reused.
     held: list[torch.UntypedStorage] = []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -179,7 +189,7 @@ def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
     was_training = network.training
     network.train()
     targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
-    # BatchNorm's running statistics are not to learn from this.
+    # This pass must not change BatchNorm's running statistics: they are restored below.
     saved = {key: value.clone() for key, value in network.state_dict().items()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = network(images_BCHW, targets)
@@ -192,7 +202,7 @@ def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
 def compare_speed(
     works: Sequence[Callable[[], Any]], *, device: torch.device, rounds: int = _TIMED_ROUNDS
 ) -> list[float]:
-    """Median seconds of every work, taken in turn so that a machine that slows down slows all of them."""
+    """Median seconds of each function. They run in turn, so that a machine that slows down affects all of them."""
     seconds: list[list[float]] = [[] for _ in works]
     for work in works:
         work()
@@ -207,16 +217,22 @@ def compare_speed(
 
 
 def cost(subject: Subject, *, class_name: str = "0", seed: int = 0, progress: Progress = silent) -> CostResult:
-    """Count and time the run's network, its plain control and a binary classifier, in turn in one process.
+    """Measure the size and speed of the run's network, its plain control and one binary classifier (table 5).
 
-    Timings take a while, so a class's result is kept with the opened run.
+    The networks are timed in turn in one process. The result is kept with ``subject``, so that asking again costs
+    nothing.
 
     Args:
-        class_name: name or number of the class of the binary classifier.
-        seed: seed of the noise that serves as images; the numbers do not depend on the pixels.
+        subject: a coded or plain run. For a plain run, only its own network is measured.
+        class_name: name or number of the binary classifier's class.
+        seed: seed of the random images. The counts do not depend on the pixels.
+        progress: where to report the progress.
+
+    Returns:
+        The costs of the networks, the run's own first.
 
     Raises:
-        InputError: no such class.
+        InputError: there is no such class.
     """
     index = class_index(subject.classes, class_name)
     return subject.once(f"cost {index} {seed}", lambda: _cost(subject, index, seed, progress))
@@ -274,7 +290,7 @@ def _loss(output: Any, targets: torch.Tensor) -> torch.Tensor:
 
 
 def _step(network: CodedNetwork, images_BCHW: torch.Tensor) -> None:
-    """One forward and backward pass in evaluation mode, which leaves the network as it was."""
+    """One forward and backward pass in evaluation mode; it leaves the network unchanged."""
     targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
     _loss(network(images_BCHW, targets), targets).backward()
     network.zero_grad(set_to_none=True)

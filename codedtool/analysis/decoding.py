@@ -1,4 +1,4 @@
-"""Early decoders (section 4.4): accuracy per block (fig. 4), agreement (table 3), and stopping early for real.
+"""Early decoders (section 4.4): accuracy of every block (figure 4), agreement (table 3) and early exits.
 
 Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded blocks.
 """
@@ -21,22 +21,22 @@ from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
 from codedtool.training.subject import Outputs, Subject
 
-# Margins of the curve; a margin is at most 1, and 0 stops at the first coded block.
+# The margins that are always measured. A margin is at most 1; with 0, every image stops at the first coded block.
 _MARGINS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 
-# Images of the timed batch.
+# Number of images in the timed batch.
 _TIMED_IMAGES = {"cpu": 64, "cuda": 512}
 
 
 @dataclass(frozen=True)
 class ExitRule:
-    """When to stop computing.
+    """The condition under which an image stops before the last block.
 
     Attributes:
-        kind: agree: the last ``value`` early decoders name the same class; margin: the nearest codeword leads the
-            second nearest by at least ``value``, in inner products with the energies scaled to sum N_act, over N_act
-            (0: level; 1: the most there is, for codewords that share no subNN).
-        value: a whole number from 1, or a margin from 0 to 1.
+        kind: "agree": stop if the last ``value`` early decoders predict the same class. "margin": stop if the nearest
+            codeword leads the second nearest by at least ``value``. The lead is the difference of the codewords' inner
+            products with the energies scaled to sum N_act, divided by N_act: 0 is a tie, and 1 is the largest possible.
+        value: number of decoders, an integer from 1; or a margin, 0..1.
     """
 
     kind: Literal["agree", "margin"]
@@ -44,10 +44,16 @@ class ExitRule:
 
     @classmethod
     def parse(cls, text: str) -> ExitRule:
-        """``agree:2`` or ``margin:0.1``.
+        """Read a rule from text: agree:M or margin:X.
 
         Raises:
-            InputError: anything else.
+            InputError: ``text`` has another form, M is below 1, or X is outside 0..1.
+
+        Example:
+            >>> ExitRule.parse("agree:2")
+            ExitRule(kind='agree', value=2)
+            >>> ExitRule.parse("margin:0.1")
+            ExitRule(kind='margin', value=0.1)
         """
         kind, _, value = text.partition(":")
         try:
@@ -66,7 +72,13 @@ class ExitRule:
 
 @dataclass(frozen=True)
 class Agreement:
-    """One row of table 3: images whose final prediction ``agreeing`` early decoders share."""
+    """One row of table 3.
+
+    Attributes:
+        agreeing: number of early decoders that agree with the final prediction, 0..L.
+        num_images: number of images with this number of agreeing decoders.
+        accuracy: share of these images with a right final prediction, 0..1; None without images.
+    """
 
     agreeing: int
     num_images: int
@@ -78,12 +90,12 @@ class ExitPoint:
     """The measurements of one rule on the validation images.
 
     Attributes:
-        rule: in the form of `ExitRule.parse`.
-        accuracy: share of right answers, early or not, 0..1.
+        rule: the rule as text, in the form of `ExitRule.parse`.
+        accuracy: share of right answers, early or final, 0..1.
         macs: mean multiply-adds per image.
-        macs_ratio: ``macs`` over those of the whole network.
-        time_ratio: measured seconds over those of the whole network, timed in turn.
-        exits: share of images that stop at each coded block; last, the share that goes through the whole network.
+        macs_ratio: ``macs`` divided by the multiply-adds of the whole network.
+        time_ratio: measured time divided by that of the whole network; both are timed in turn.
+        exits: share of images that stop at each coded block, then the share that goes through the whole network, 0..1.
     """
 
     rule: str
@@ -99,12 +111,12 @@ class DecodeResult(Result):
     """Figure 4, table 3 and the early exits of a run.
 
     Attributes:
-        checkpoint, data, image_size: the checkpoint, data set and size in pixels that were measured.
+        checkpoint, data, image_size: the checkpoint, the data set and the image size in pixels that were measured.
         num_images: number of validation images.
-        accuracy: of the final prediction, 0..1.
-        decoder_accuracy: coded block -> accuracy of its early decoder, 0..1.
-        agreement: table 3.
-        exits: early exits; the rules that were asked for come last.
+        accuracy: accuracy of the final prediction, 0..1.
+        decoder_accuracy: accuracy of the early decoder of every coded block, 0..1, by the block's name.
+        agreement: rows of table 3, from 0 to L agreeing decoders.
+        exits: measured early exits. The requested rules come last.
     """
 
     checkpoint: str
@@ -153,7 +165,10 @@ class DecodeResult(Result):
         }
 
     def confidence(self, agreeing: int) -> float:
-        """Accuracy among images with that many agreeing decoders; an empty row takes the nearest one's below it."""
+        """Accuracy (0..1) of the images with ``agreeing`` agreeing decoders.
+
+        If there are no such images, it is the accuracy at the nearest smaller number that has images.
+        """
         found = [row for row in self.agreement if row.accuracy is not None]
         below = [row for row in found if row.agreeing <= agreeing] or found[:1]
         assert below[-1].accuracy is not None
@@ -164,7 +179,7 @@ class DecodeResult(Result):
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> DecodeResult:
-        """The result that a document of `to_json` describes."""
+        """Make the result from a document of `to_json`."""
         return cls(
             checkpoint=document["checkpoint"],
             data=document["data"],
@@ -191,7 +206,20 @@ def agreement_table(outputs: Outputs) -> tuple[Agreement, ...]:
 
 
 def margins(energies_BN: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
-    """How far the nearest codeword leads the second nearest, (B,), as in `ExitRule`; 0 for a zero signal."""
+    """The lead of the nearest codeword over the second nearest, as `ExitRule` defines it (section 4.4).
+
+    Args:
+        energies_BN: (B, N) energies of a coded block, at least 0; only their ratios matter.
+        scheme_KN: (K, N) codewords of 0 and 1.
+
+    Returns:
+        (B,) margins, 0..1; 0 if all energies are 0.
+
+    Example:
+        >>> scheme = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]])
+        >>> margins(torch.tensor([[3.0, 3.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]), scheme)
+        tensor([1., 0.])
+    """
     scheme_KN = scheme_KN.to(energies_BN.dtype)
     act = scheme_KN[0].sum()
     scaled_BN = energies_BN * (act / energies_BN.sum(1, keepdim=True).clamp_min(1e-12))
@@ -200,7 +228,7 @@ def margins(energies_BN: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
 
 
 class _Watch:
-    """Follows the early decoders of some images block by block and says which of them may stop."""
+    """Follows the early decoders of a batch from block to block and tells which images satisfy the rule."""
 
     def __init__(self, rule: ExitRule) -> None:
         self._rule = rule
@@ -208,7 +236,7 @@ class _Watch:
         self._streak_B: torch.Tensor | None = None
 
     def stops(self, energies_BN: torch.Tensor, classes_B: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
-        """(B,) bool, after one more coded block."""
+        """(B,) bool: the images that stop after this coded block."""
         if self._rule.kind == "margin":
             return margins(energies_BN, scheme_KN) >= self._rule.value
         if self._last_B is None or self._streak_B is None:
@@ -216,11 +244,11 @@ class _Watch:
         else:
             streak_B = torch.where(classes_B == self._last_B, self._streak_B + 1, 1)
         self._last_B, self._streak_B = classes_B, streak_B
-        # No tensor compares with numbers beyond 64 bits, and no network has so many blocks.
+        # A tensor cannot be compared with numbers of more than 64 bits; no network has 2^31 blocks.
         return streak_B >= min(self._rule.value, 2**31)
 
     def keep(self, going_B: torch.Tensor) -> None:
-        """Forget the images that have stopped."""
+        """Keep only the images that have not stopped."""
         if self._last_B is not None and self._streak_B is not None:
             self._last_B, self._streak_B = self._last_B[going_B], self._streak_B[going_B]
 
@@ -229,10 +257,15 @@ class _Watch:
 def predict_with_exit(
     network: CodedNetwork, images_BCHW: torch.Tensor, rule: ExitRule
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Answers with early exit: images that satisfy the rule leave the batch, and nothing more is computed for them.
+    """Predict with early exit (section 4.4): images that satisfy the rule leave the batch and cost no more computation.
+
+    Args:
+        network: a coded network in evaluation mode.
+        images_BCHW: (B, 3, H, W) normalized images.
+        rule: the condition to stop.
 
     Returns:
-        (B,) int64 classes; and (B,) int64, the coded block (0-based) that answered, L for the linear layer.
+        (B,) int64 classes; and (B,) int64 numbers of the coded blocks (from 0) that gave them, L for the linear layer.
     """
     device = images_BCHW.device
     answers_B = torch.empty(len(images_BCHW), dtype=torch.int64, device=device)
@@ -261,7 +294,7 @@ def predict_with_exit(
 
 
 def exits_of(outputs: Outputs, schemes_KN: list[torch.Tensor], rule: ExitRule) -> tuple[torch.Tensor, torch.Tensor]:
-    """`predict_with_exit`'s answers from outputs of the whole network: the decisions depend on energies alone."""
+    """The result of `predict_with_exit`, from outputs of the whole network: exits depend on the energies alone."""
     answers_n, exits_n = outputs.predictions.clone(), torch.full_like(outputs.targets, len(schemes_KN))
     watch = _Watch(rule)
     going_n = torch.ones_like(outputs.targets, dtype=torch.bool)
@@ -274,7 +307,7 @@ def exits_of(outputs: Outputs, schemes_KN: list[torch.Tensor], rule: ExitRule) -
 
 
 def exit_macs(network: CodedNetwork, image_1CHW: torch.Tensor) -> list[int]:
-    """Multiply-adds until each coded block has answered, in order, and last those of the whole network."""
+    """Multiply-adds per image up to each coded block's answer, in order, then those of the whole network."""
     found, total = [], count_macs(network.stem, image_1CHW)
     with torch.no_grad():
         features = network.stem(image_1CHW)
@@ -293,15 +326,21 @@ def decode(
     rules: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> DecodeResult:
-    """Measure the early decoders and the early exits of a run on its validation images.
+    """Measure the early decoders and the early exits of a run on its validation images (section 4.4).
 
     Args:
-        rules: early exits to measure besides the curve (agree:1 to agree:L, and a range of margins), each in the form
-            of `ExitRule.parse`.
+        subject: a coded run.
+        rules: further early exits to measure, each in the form of `ExitRule.parse`. The rules agree:1 to agree:L and a
+            range of margins are always measured.
+        progress: where to report the progress.
+
+    Returns:
+        The accuracy of every early decoder (figure 4), of the final prediction by agreement (table 3), and of every
+        early exit with its cost.
 
     Raises:
         NotApplicableError: the run has no coded block.
-        InputError: a rule of another form.
+        InputError: a rule has another form.
     """
     asked = [ExitRule.parse(text) for text in rules or ()]
     subject.require_coded("early decoding")
@@ -346,7 +385,7 @@ def decode(
 
 
 def load_decoding(subject: Subject) -> DecodeResult | None:
-    """The result that was saved for this checkpoint, data set and image size; None where there is none to read."""
+    """The saved result of `decode` for the same checkpoint, data set and image size; None if there is none."""
     try:
         document = json.loads(artifact_path(subject.run, "decode.json").read_text())
         result = DecodeResult.from_json(document)

@@ -17,15 +17,15 @@ class EvalResult(Result):
     """Table 2's numbers of one run on one data set.
 
     Attributes:
-        run: the run's directory.
-        data: the data set.
+        run: path of the run's directory.
+        data: name of the data set.
         checkpoint: name of the evaluated checkpoint.
         num_images: number of validation images.
-        accuracy: top-1, 0..1.
+        accuracy: top-1 accuracy, 0..1.
         loss: mean cross-entropy, without label smoothing.
-        coding_loss: coded block -> mean coding loss (eq. 5).
-        decoder_accuracy: coded block -> accuracy of its early decoder, 0..1 (figure 4).
-        seconds: duration of the evaluation.
+        coding_loss: mean coding loss (eq. 5) of every coded block, by the block's name.
+        decoder_accuracy: accuracy of the early decoder of every coded block, 0..1 (figure 4), by the block's name.
+        seconds: duration of the evaluation in seconds.
     """
 
     run: str
@@ -72,10 +72,17 @@ class EvalResult(Result):
 
 
 def evaluate(subject: Subject, *, progress: Progress = silent) -> EvalResult:
-    """Evaluate a run on the validation images of ``subject.data``.
+    """Evaluate a run on the validation images of ``subject.data`` (table 2).
+
+    Args:
+        subject: a coded or plain run.
+        progress: where to report the progress.
+
+    Returns:
+        The accuracy, the cross-entropy, and the coding loss and the early decoder's accuracy of every coded block.
 
     Raises:
-        InputError: other classes than the run's, or missing data.
+        InputError: the data set is missing, or its classes are not the run's.
     """
     images = subject.data.val
     start = time.monotonic()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Rows = Sequence[Mapping[str, Any]]
 
-# Shown where there is no number.
+# The text of a cell that has no number.
 NONE = "–"
 
 
@@ -29,8 +29,8 @@ class Table:
 
     Attributes:
         caption: what the numbers are, with their unit.
-        header: one heading per column; the first column tells the rows apart.
-        rows: the cells' texts.
+        header: one heading per column. The first column holds the names of the rows.
+        rows: the texts of the cells, row by row.
     """
 
     caption: str
@@ -40,11 +40,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a result.
+    """A figure that shows a result.
 
     Attributes:
-        stem: the name of its files, without an ending.
-        alt: what the figure shows, in words.
+        stem: name of the figure's files, without the ending.
+        alt: one sentence that describes the figure, for readers who cannot see it.
         figure: the figure.
     """
 
@@ -55,10 +55,10 @@ class Drawing:
 
 @runtime_checkable
 class Result(Protocol):
-    """What every analysis returns: a frozen dataclass with these members.
+    """The return value of every analysis: a frozen dataclass with these members.
 
-    An analysis inherits from this class and writes what is its own; the defaults serve a result that is one JSON
-    document and adds no sentence.
+    A result class inherits from this class and defines `name`, `tables`, `rows` and `to_json`. The other members have
+    defaults: nothing was left out, no sentence is added, and there is one JSON document.
     """
 
     @property
@@ -66,39 +66,39 @@ class Result(Protocol):
         """The stem of the result's JSON file."""
 
     def left_out(self) -> tuple[str, ...]:
-        """The parts that were left out, one text each: the part and the reason."""
+        """One text for each part that was left out: its name and the reason."""
         return ()
 
     def lines(self) -> tuple[str, ...]:
-        """Sentences that are shown below the tables."""
+        """Sentences to show below the tables."""
         return ()
 
     def tables(self) -> tuple[Table, ...]:
-        """The tables, in the order of reading."""
+        """The tables, in the order in which they are shown."""
 
     def rows(self) -> Mapping[str, Rows]:
-        """Stem of a CSV file -> its flat rows: every number of the tables and figures, unrounded."""
+        """The rows of every CSV file, by the file's stem: all numbers of the tables and figures, unrounded."""
 
     def to_json(self) -> dict[str, Any]:
-        """The whole result in plain types; the document that ``--json`` prints."""
+        """The whole result in JSON's types: the document that the command prints for ``--json``."""
 
     def documents(self) -> Mapping[str, Any]:
-        """Stem of a JSON file -> its document."""
+        """The JSON documents to save, by the file's stem."""
         return {self.name: self.to_json()}
 
 
 def percent(share: float | None) -> str:
-    """A share (0..1) as per cent, to two decimals, without the sign."""
+    """``share`` (0..1) in per cent, with two decimals and without the % sign; `NONE` for None."""
     return NONE if share is None else f"{100 * share:.2f}"
 
 
 def millions(number: float) -> str:
-    """A number of multiply-adds in millions."""
+    """A number of multiply-adds, in millions with two decimals."""
     return f"{number / 1e6:,.2f}"
 
 
 def spread(mean: float, deviation: float) -> str:
-    """Mean and standard deviation of shares (0..1), as per cent."""
+    """A mean and a standard deviation of shares (0..1), in per cent."""
     return f"{percent(mean)} ± {percent(deviation)}"
 
 
@@ -106,7 +106,7 @@ def save_result(run: Run, result: Result, drawings: Sequence[Drawing] = ()) -> t
     """Write a result to RUN/analysis/: its documents (.json), rows (.csv) and figures (.png and .svg).
 
     Returns:
-        The paths of the files; of a figure, the .png's.
+        The paths of the files. Of a figure's two files, only the .png is listed.
 
     Raises:
         InputError: a file cannot be written.

@@ -1,6 +1,6 @@
 """Selective prediction: the network answers only the images of highest confidence (El-Yaniv & Wiener 2010).
 
-Shape suffixes: n images, S columns of a score.
+Shape suffixes: n images, S scores, G groups of images with equal scores.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class RiskCoverage:
     """The risk-coverage curve of one score.
 
     Attributes:
-        score: its name.
-        risk_n: (n,) float64; entry k-1 is the share of wrong answers among the k images of the highest scores.
+        score: name of the score.
+        risk_n: (n,) float64 in 0..1; entry k-1 is the share of wrong answers among the k images of highest score.
     """
 
     score: str
@@ -44,34 +44,41 @@ class RiskCoverage:
         """The risk at the smallest coverage k/n that is at least ``coverage``.
 
         Raises:
-            InputError: a coverage that is not in 0..1, 0 excluded.
+            InputError: ``coverage`` is not above 0 and at most 1.
         """
         if not 0 < coverage <= 1:
-            raise InputError(f"a coverage must be above 0 and at most 1, got {coverage}")
+            raise InputError(f"`coverage` must be above 0 and at most 1, got {coverage}")
         n = len(self.risk_n)
-        # 0.9 * 10 may come out above 9: what is a hair above a whole number of images is that number.
+        # The product may be slightly above a whole number through rounding: it then means that number.
         return float(self.risk_n[max(1, math.ceil(coverage * n - 1e-9 * n)) - 1])
 
     def points(self, limit: int = _MAX_POINTS) -> list[tuple[float, float]]:
-        """(coverage, risk) of at most ``limit`` numbers of images, spread evenly, the last among them."""
+        """At most ``limit`` points (coverage, risk) of the curve, evenly spaced; the last is at full coverage."""
         n = len(self.risk_n)
         counts = torch.linspace(1, n, min(n, limit), dtype=torch.float64).round().long()
         return [(count / n, float(self.risk_n[count - 1])) for count in counts.tolist()]
 
 
 def risk_coverage(correct_n: torch.Tensor, *scores: torch.Tensor, name: str = "score") -> RiskCoverage:
-    """The exact curve: images in the order of their score, the highest first, and the errors counted along it.
+    """The exact risk-coverage curve of a score (El-Yaniv & Wiener 2010).
 
-    Images of one and the same score come in no order: at each of them stands the mean over all their orders, so the
-    curve depends neither on the order of the images nor on chance.
+    Images are answered in the order of their score, the highest first. Among images of equal score, the curve is the
+    mean over all their orders, so it does not depend on the order in which the images are given.
 
     Args:
-        correct_n: (n,) bool, whether the prediction is right.
-        scores: (n,) numbers; the second breaks the ties of the first, and so on.
-        name: of the score.
+        correct_n: (n,) bool: whether the prediction is right.
+        scores: (n,) numbers, higher for images that are answered first. Further scores break the ties of the first.
+        name: name of the score.
 
     Raises:
-        InputError: no image, no score, or different lengths.
+        InputError: there is no image or no score, or the lengths differ.
+
+    Example:
+        >>> curve = risk_coverage(torch.tensor([True, False, True, True]), torch.tensor([0.9, 0.6, 0.8, 0.7]))
+        >>> curve.risk_n.tolist()
+        [0.0, 0.0, 0.0, 0.25]
+        >>> curve.aurc
+        0.0625
     """
     if not len(correct_n) or not scores or any(score.shape != correct_n.shape for score in scores):
         shapes = [tuple(score.shape) for score in scores]
@@ -88,11 +95,12 @@ class SelectiveResult:
     """Risk-coverage curves of several confidence scores on the same images.
 
     Attributes:
-        curves: of softmax, h_aug and decoder agreement.
-        num_images: images that the curves are of.
-        num_fit: images that h_aug was fitted on, none of them among the others.
-        temperature: what was fitted; None without early decoders.
-        skipped: what was left out, and why.
+        curves: curves of the scores softmax, h_aug and decoder agreement.
+        num_images: number of images that the curves were measured on.
+        num_fit: number of other images, which h_aug was fitted on.
+        temperature: the fitted h_aug; None without early decoders.
+        seed: seed of the split.
+        skipped: the scores that were left out, each with the reason.
     """
 
     curves: tuple[RiskCoverage, ...]
@@ -103,15 +111,15 @@ class SelectiveResult:
     skipped: tuple[str, ...]
 
     def table(self) -> Table:
-        """The area under each curve, and the risk at some coverages."""
+        """The area under every curve, and the risk at some coverages."""
         return Table(
-            f"Wrong answers where only the images of highest score are answered, %, of {self.num_images} images",
+            f"Wrong answers if only the images of highest score are answered, %: {self.num_images} images",
             ("score", "area under the curve", *(f"{coverage:.0%} answered" for coverage in COVERAGES)),
             tuple((curve.score, *map(percent, (curve.aurc, *map(curve.risk_at, COVERAGES)))) for curve in self.curves),
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The result in plain types; each curve thinned to at most 200 points."""
+        """The result in JSON's types; a curve has at most 200 points."""
         fitted = self.temperature
         return {
             "num_images": self.num_images,
@@ -131,7 +139,7 @@ class SelectiveResult:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """The thinned curves, one row per score and coverage."""
+        """One row per score and point of its curve."""
         return [
             {"score": curve.score, "coverage": coverage, "risk": risk}
             for curve in self.curves
@@ -142,17 +150,21 @@ class SelectiveResult:
 def selective(outputs: Outputs, *, seed: int = 0, iterations: int = 600, lr: float = 0.1) -> SelectiveResult:
     """Compare confidence scores by the share of wrong answers among the images of highest score.
 
-    The scores are the highest softmax probability, that of h_aug (eq. 11), and the number of early decoders that agree
-    with the prediction (table 3), its ties broken by the softmax. h_aug is fitted on one class-stratified half of the
-    images, and all scores are compared on the other half.
+    Three scores are compared: the highest softmax probability; the highest probability of h_aug (eq. 11); and the
+    number of early decoders that agree with the prediction (table 3), with ties broken by the softmax. h_aug is fitted
+    on a random half of the images with the same share of every class. All scores are compared on the other half.
 
     Args:
-        outputs: of the validation images.
-        seed: of the split.
-        iterations, lr: of the fit, as in `fit_temperature`.
+        outputs: outputs of the network for the validation images.
+        seed: seed of the split.
+        iterations: iterations of gradient descent, at least 1.
+        lr: step size of gradient descent, above 0.
+
+    Returns:
+        The risk-coverage curve of every score. Without coded blocks, only softmax is there.
 
     Raises:
-        InputError: as `stratified_splits` and `fit_temperature`.
+        InputError: as for `stratified_splits` and `fit_temperature`.
     """
     ((fit, test),) = stratified_splits(outputs.targets, 0.5, seed=seed)
     judged = _part(outputs, test)
@@ -175,6 +187,6 @@ def selective(outputs: Outputs, *, seed: int = 0, iterations: int = 600, lr: flo
 
 
 def _part(outputs: Outputs, index: torch.Tensor) -> Outputs:
-    """The outputs of some of the images."""
+    """The outputs for the images with the given indices."""
     energies = tuple(values_nN[index] for values_nN in outputs.energies)
     return Outputs(outputs.logits[index], outputs.targets[index], energies, outputs.decoded[index])

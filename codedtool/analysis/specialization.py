@@ -25,11 +25,11 @@ class BlockCurves:
     """Accuracy (0..1) of the final prediction by the number of subNNs removed from one block.
 
     Attributes:
-        block: its name, such as s2.3.
-        num_subnns: N.
-        act: N_act.
-        active: entry k is the accuracy without k of the subNNs that are active for the image's class, k = 0..N_act.
-        inactive: the same for the inactive ones, k = 0..N - N_act.
+        block: name of the block, such as s2.3.
+        num_subnns: number N of subNNs in the block.
+        act: number N_act of subNNs that are active for a class.
+        active: entry k is the accuracy without k active subNNs of the image's class, k = 0..N_act.
+        inactive: entry k is the accuracy without k inactive subNNs, k = 0..N - N_act.
     """
 
     block: str
@@ -46,8 +46,9 @@ class SpecializeResult(Result):
     Attributes:
         data, checkpoint: the data set and the checkpoint that were measured.
         num_images: number of validation images.
-        repeats, seed: random draws per image and number of removed subNNs, and their seed.
-        blocks: the curves of every block, in the network's order.
+        repeats: number of random draws for each image and number of removed subNNs.
+        seed: seed of the draws.
+        blocks: the curves of every measured block, in the network's order.
     """
 
     data: str
@@ -107,23 +108,23 @@ class SpecializeResult(Result):
 def random_removal_masks(
     codewords_BN: torch.Tensor, removed: Sequence[int], *, active: bool, generator: np.random.Generator
 ) -> torch.Tensor:
-    """Keep masks that remove a random subset of every image's active, or inactive, subNNs.
+    """Masks that remove k random active, or inactive, subNNs for every image.
 
-    Each subset is uniform, drawn without replacement and afresh for every row; for one row the subsets of different
-    sizes are nested, so that a curve over the sizes does not jump. B * N numbers are drawn row by row: rows that come
-    in several calls get what they would get in one.
+    The removed subNNs are drawn anew for every image, uniformly and without replacement. For one image, the sets of
+    different sizes are nested, so that curves over k are smooth. The generator gives N numbers for each image in turn,
+    so several calls with parts of a batch give the same masks as one call with the whole batch.
 
     Args:
-        codewords_BN: (B, N) of 0/1 on the CPU, the codeword of every image's class.
-        removed: R numbers k of subNNs to remove.
-        active: remove of those with a 1; otherwise of those with a 0.
-        generator: advances by B * N numbers.
+        codewords_BN: (B, N) of 0 and 1 on the CPU: the codeword of every image's class.
+        removed: the R numbers k of subNNs to remove.
+        active: whether to remove active subNNs (digit 1) or inactive ones (digit 0).
+        generator: source of the draws; advances by B * N numbers.
 
     Returns:
         (R, B, N) bool, False where a subNN is removed.
 
     Raises:
-        InputError: a number below 0, or above that of the subNNs to choose from.
+        InputError: a number is below 0, or above the number of subNNs to choose from.
     """
     candidates_BN = codewords_BN.bool() == active
     available = int(candidates_BN.sum(dim=1).min()) if len(codewords_BN) else codewords_BN.shape[1]
@@ -132,7 +133,7 @@ def random_removal_masks(
             kind = "active" if active else "inactive"
             raise InputError(f"{k} {kind} subNNs cannot be removed: an image has {available} of them")
     scores_BN = torch.from_numpy(generator.random(tuple(codewords_BN.shape)))
-    # Scores are below 1, so the candidates come first, in random order; the rank is a subNN's place in it.
+    # Random scores are below 1, so the candidates rank first, in random order. Those ranked below k are removed.
     ranks_BN = torch.where(candidates_BN, scores_BN, 1.0).argsort(dim=1).argsort(dim=1)
     return ranks_BN >= torch.tensor(list(removed), dtype=torch.int64)[:, None, None]
 
@@ -146,24 +147,29 @@ def specialize(
     seed: int = 0,
     progress: Progress = silent,
 ) -> SpecializeResult:
-    """Remove k random active, or k random inactive, subNNs of one block, and measure the accuracy.
+    """Measure the accuracy after removing k random active or inactive subNNs of one block (section 4.2).
 
     A subNN is active for an image if the codeword of the image's true class has a 1 there. The removed subNNs are drawn
     for every image. They are removed before Energy Normalization (the paper's footnote 3), which scales the other
-    subNNs up to the same total energy: without its active subNNs, a block passes on the normalized signal of the
+    subNNs up to the same total energy. So a block without its active subNNs passes on the normalized signal of the
     inactive ones.
 
     The draws for an image depend on the seed, the block, and the image's number among the readable images. They do not
     depend on the batch size, nor on the other blocks.
 
     Args:
+        subject: a coded run.
         blocks: names of coded blocks, such as s2.3; None or empty: all coded blocks.
-        repeats: random draws per image and k, at least 1.
+        repeats: number of random draws for each image and k, at least 1.
         seed: seed of the draws, at least 0.
+        progress: where to report the progress.
+
+    Returns:
+        The accuracy by the number of removed active and inactive subNNs, for every block (figures 2a and 9).
 
     Raises:
-        NotApplicableError: a network without coded blocks.
-        InputError: no such block, repeats or seed out of range, no image that can be read.
+        NotApplicableError: the network has no coded block.
+        InputError: there is no such block, ``repeats`` or ``seed`` is out of range, or no image can be read.
     """
     subject.require_coded("specialize")
     if repeats < 1:
@@ -192,7 +198,7 @@ def specialize(
                         note = f"block {tallies[index].name}"
                         progress(_PHASE, seen + len(targets_B) * done / (passes + 1), len(split), note)
                 features = block.join(h, shortcut).features
-            # With k = 0 nothing is removed anywhere: one number for all blocks.
+            # With k = 0 nothing is removed, so all blocks share one number.
             whole_hits += _hits(network.head(features), on_device_B)
         seen += len(targets_B)
     if not seen:
@@ -209,7 +215,7 @@ def specialize(
 
 
 class _Tally:
-    """Counts right answers without k subNNs of one block, on the device so that no pass waits for another."""
+    """Counts the right answers without k subNNs of one block, on the device so that no pass has to wait."""
 
     def __init__(self, subject: Subject, number: int, *, repeats: int, seed: int) -> None:
         self._runtime = subject.runtime
@@ -226,7 +232,7 @@ class _Tally:
             for active, sizes in self._sizes.items()
             for k in sizes
         }
-        # A generator for each, so that batch after batch goes on with its numbers.
+        # Each combination keeps its generator from batch to batch, so that the batch size does not change the draws.
         self._generators = {
             (active, repeat): np.random.default_rng((seed, number, repeat, int(active)))
             for active in self._sizes
@@ -235,17 +241,17 @@ class _Tally:
 
     @property
     def passes(self) -> int:
-        """How often the rest of the network is run for a batch."""
+        """Number of passes through the rest of the network for a batch."""
         return len(self._hits) * self._repeats
 
     def add(
         self, h: torch.Tensor, shortcut: torch.Tensor, targets_B: torch.Tensor, on_device_B: torch.Tensor
     ) -> Iterator[None]:
-        """Count a batch; yields after each pass.
+        """Count the right answers for a batch; yields after each pass.
 
         Args:
-            h, shortcut: what the block joins, the same for every mask.
-            targets_B, on_device_B: the classes, on the CPU and on the device.
+            h, shortcut: outputs of the block's bottleneck and shortcut, which no mask changes.
+            targets_B, on_device_B: classes of the images, on the CPU and on the device.
         """
         codewords_BN = self._codewords_KN[targets_B]
         block, *rest = self._network.blocks[self._index :]
@@ -261,7 +267,7 @@ class _Tally:
                 yield
 
     def curves(self, whole: float, num_images: int) -> BlockCurves:
-        """The accuracies; ``whole`` is that of the whole network."""
+        """The curves of the block; ``whole`` is the accuracy of the whole network, 0..1."""
         active, inactive = (
             (whole, *(int(self._hits[kind, k]) / (num_images * self._repeats) for k in self._sizes[kind]))
             for kind in (True, False)

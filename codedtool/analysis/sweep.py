@@ -1,4 +1,4 @@
-"""A grid of trainings and what varies with it (figure 5, sections 3.1.2 and appendix D): resumable, seeds repeated."""
+"""Trainings over a grid of recipe values and seeds, which can be resumed (figure 5, section 3.1.2, appendix D)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from codedtool.training.stages import permuted
 from codedtool.training.subject import opened_run
 from codedtool.training.train import resume, train
 
-# What varies beside the recipe's values: the sets of schemes.
+# The key of `vary` that stands for the set of schemes; all other keys are those of the recipe.
 SCHEME = "scheme"
 
 if TYPE_CHECKING:
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One combination of varied values, over all seeds; standard deviations are a sample's, 0 for one seed.
+    """The measurements of one combination of varied values.
 
     Attributes:
-        values: key -> value.
-        figures: name -> (mean, standard deviation) over seeds, 0..1: accuracy (after the last epoch), the early decoder
-            of every coded block, and bc_f1, the mean F1 of the binary classifiers.
-        runs: the runs' folders, one per seed.
+        values: the varied values, by key.
+        figures: mean and sample standard deviation over the seeds (0 for one seed), by name, 0..1. The names are
+            accuracy (after the last epoch), decoder_BLOCK (early decoder of a coded block), and bc_f1 (mean F1 of the
+            binary classifiers).
+        runs: paths of the runs, one per seed.
     """
 
     values: dict[str, Any]
@@ -49,7 +50,14 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class SweepResult(Result):
-    """The points of the grid."""
+    """The measurements of all combinations.
+
+    Attributes:
+        folder: the folder of the sweep's runs and results.
+        varied: keys of the varied values.
+        seeds: seeds of the runs at every point.
+        points: one point for each combination of values.
+    """
 
     folder: Path
     varied: tuple[str, ...]
@@ -86,7 +94,7 @@ class SweepResult(Result):
         return {self.name: self.point_rows()}
 
     def point_rows(self) -> list[dict[str, Any]]:
-        """One row per point, with mean and deviation of every figure."""
+        """One row per point: its values, and the mean and standard deviation of every measurement."""
         return [
             point.values
             | {
@@ -107,10 +115,20 @@ class SweepResult(Result):
 
 
 def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
-    """``mu=0,1,2`` -> ("mu", (0.0, 1.0, 2.0)); ``scheme=A.npy+B.npy,C.npy`` -> ("scheme", (("A.npy", "B.npy"), ...)).
+    """Read a key and its varied values from text.
+
+    Args:
+        text: KEY=VALUE,VALUE,... with a key of the recipe; or scheme=FILE+FILE,FILE,... with sets of scheme files.
 
     Raises:
-        InputError: not of this form, no key of the recipe (the nearest is named), or a value of another type.
+        InputError: the form is another, the recipe has no such key (the message names the nearest), or a value has the
+            wrong type or is repeated.
+
+    Example:
+        >>> parse_vary("mu=0,1,2")
+        ('mu', (0.0, 1.0, 2.0))
+        >>> parse_vary("scheme=A.npy+B.npy,C.npy")
+        ('scheme', (('A.npy', 'B.npy'), ('C.npy',)))
     """
     name, equals, values = text.partition("=")
     key = name.strip().replace("-", "_")
@@ -135,7 +153,7 @@ def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
             else:
                 found.append(kind(part))
         except (ValueError, KeyError):
-            raise InputError(f"`vary` {key}: {part!r} is no {kind.__name__}") from None
+            raise InputError(f"`vary` {key}: {part!r} is not of type {kind.__name__}") from None
     if len(set(found)) < len(found):
         raise InputError(f"`vary` {key}: a value is given twice")
     return key, tuple(found)
@@ -153,26 +171,31 @@ def sweep(
     budget: Budget | None = None,
     progress: Progress = silent,
 ) -> SweepResult:
-    """Train every combination of values for every seed; runs that are there already are taken, or gone on with.
+    """Train every combination of values with every seed (figure 5).
+
+    Finished runs in ``folder`` are used again, and unfinished ones are continued.
 
     Args:
-        recipe, schemes: what all runs share.
-        vary: key of the recipe -> values; "scheme" -> names of ``scheme_sets``.
-        scheme_sets: name -> stage -> scheme, instead of ``schemes`` where "scheme" varies.
-        folder: holds one run per combination and seed.
-        num_seeds: seeds recipe.seed, recipe.seed + 1, ...
-        budget: asking it to stop saves a checkpoint and raises `Interrupted`; the same call goes on from there.
+        recipe: the values that all runs share.
+        schemes: the scheme of each coded stage.
+        vary: values by the recipe's key; for the key "scheme", names of ``scheme_sets``.
+        scheme_sets: the schemes by stage, by name; they replace ``schemes`` if "scheme" is varied.
+        folder: the folder of the runs, one for each combination and seed.
+        num_seeds: number of seeds: recipe.seed, recipe.seed + 1, ...
+        download: whether a missing data set may be downloaded.
+        budget: when it asks to stop, a checkpoint is saved and `Interrupted` is raised. The same call then continues.
+        progress: where to report the progress.
 
     Raises:
-        InputError: as `train` does; or a run in ``folder`` that was trained with other values.
-        Interrupted: as above.
+        InputError: `train` refuses a value, or a run in ``folder`` was trained with other values.
+        Interrupted: ``budget`` asked to stop.
     """
     if not vary:
-        raise InputError("nothing varies: pass `vary`, as KEY=VALUE,VALUE")
+        raise InputError("nothing varies: give `vary` as KEY=VALUE,VALUE")
     budget = budget or Budget()
     seeds = tuple(recipe.seed + number for number in range(num_seeds))
     combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
-    # A value out of its range is said before the first training.
+    # Values out of range are refused before the first training.
     recipes = [recipe.with_values({k: v for k, v in values.items() if k != SCHEME}) for values in combinations]
     points = []
     for number, (values, varied) in enumerate(zip(combinations, recipes, strict=True)):
@@ -192,7 +215,7 @@ def sweep(
             figures.append(_figures(run, download=download, progress=progress))
             runs.append(str(run.path))
             if budget.stop_reason() is not None:
-                raise Interrupted(f"the runs so far are in {folder}; the same command goes on")
+                raise Interrupted(f"the runs so far are in {folder}; the same command continues the sweep")
         pairs = {
             key: (mean(measured), stdev(measured) if len(measured) > 1 else 0.0)
             for key in figures[0]
@@ -212,7 +235,7 @@ def _trained(
     budget: Budget,
     progress: Progress,
 ) -> Run:
-    """The run called ``name``, trained to its end now or before."""
+    """The finished run called ``name``: an earlier one, a continued one or a new one."""
     if not (folder / name).exists():
         return train(
             recipe, schemes, run_name=name, folder=folder, download=download, budget=budget, progress=progress
@@ -228,7 +251,7 @@ def _trained(
 
 
 def _figures(run: Run, *, download: bool, progress: Progress) -> dict[str, float]:
-    """The run's figures, from its last epoch and from its binary classifiers, which are measured once."""
+    """Measurements of the run's last epoch and of its binary classifiers, which are measured only once."""
     last = run.metrics()[-1]
     figures = {"accuracy": float(last["val_accuracy"])}
     prefix = "val_decoder_accuracy_"
@@ -244,7 +267,7 @@ def _figures(run: Run, *, download: bool, progress: Progress) -> dict[str, float
 
 
 def save_sweep(result: SweepResult, figure: Figure) -> tuple[Path, ...]:
-    """Write sweep.json, .csv, .png and .svg to the sweep's folder, in place of earlier ones; returns the paths."""
+    """Write sweep.json, .csv, .png and .svg to the sweep's folder, replacing earlier ones; returns the paths."""
     document, table, picture = (result.folder / f"{result.name}.{ending}" for ending in ("json", "csv", "png"))
     write_json(document, result.to_json())
     write_csv(table, result.point_rows())

@@ -1,13 +1,13 @@
-"""Temperatures of the softmax, with and without early decoders (appendix C, eq. 10 and 11), and how they are fitted.
+"""Temperatures of the softmax, with and without early decoders, and their fit (appendix C, eq. 10 and 11).
 
 Shape suffixes: n images, B of a chunk, K classes, L coded blocks (early decoders), R repeats, P patterns of agreement,
 G grid nodes.
 
-The negative log-likelihood (NLL) of an image depends on its temperature alone, and images with which the same early
-decoders agree share their temperature (eq. 11). So the NLL is tabulated once, image by image, with its derivative, at
-fixed temperatures; the table is summed over the images to fit on, pattern by pattern; and an iteration of gradient
-descent is a look-up by cubic Hermite interpolation (error below 1e-6 nats), for all repeats at once. Its cost depends
-neither on the number of images nor on that of classes.
+The fit is fast because the negative log-likelihood (NLL) of an image depends only on the image's temperature, and
+because images that agree with the same early decoders have the same temperature (eq. 11). First, the NLL of every image
+and its derivative are tabulated at fixed temperatures. Then the tables are averaged over the images to fit on, for each
+pattern of agreement. An iteration of gradient descent only looks up these averages, by cubic Hermite interpolation
+(error below 1e-6 nats), for all repeats at once. Its cost does not depend on the number of images or classes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
 from codedtool.training.subject import Outputs
 
-# Bounds of T and of T_aug / T. They hold whichever decoders agree, so T_aug lies between their products.
+# Bounds of T and of T_aug / T, for every pattern of agreement. So T_aug lies between the products of the bounds.
 _TEMPERATURES = (0.05, 20.0)
 _FACTORS = (0.05, 20.0)
 _LOG_LOWEST = math.log(_TEMPERATURES[0] * _FACTORS[0])
@@ -30,36 +30,37 @@ _LOG_HIGHEST = math.log(_TEMPERATURES[1] * _FACTORS[1])
 _NODES = 257
 _SPACING = (_LOG_HIGHEST - _LOG_LOWEST) / (_NODES - 1)
 
-# Elements of a chunk of logits: two megabytes of float64 stay in a core's cache over all nodes.
+# Number of logits in a chunk: as float64 they take 2 MB, which stay in a core's cache for all nodes of the grid.
 _CHUNK = 1 << 18
 
 
 def agreement(logits_nK: torch.Tensor, decoded_nL: torch.Tensor) -> torch.Tensor:
-    """(n, L) bool, 1[e_i = yhat]: whether early decoder i gives the class that the network predicts (eq. 11)."""
+    """(n, L) bool: whether early decoder i predicts the same class as the network, 1[e_i = yhat] in eq. 11."""
     return decoded_nL == logits_nK.argmax(1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """A fitted temperature: h_T of eq. 10 without ``taus``, h_aug of eq. 11 with one per early decoder.
+    """A fitted temperature: h_T of eq. 10, or h_aug of eq. 11 with one tau for each early decoder.
 
     Attributes:
-        temperature: T > 0; 1 leaves the softmax as it is, more makes it less confident.
-        taus: tau of every early decoder; a negative one makes the network more confident where that decoder agrees.
+        temperature: T, above 0. With 1 the softmax is unchanged; a larger value makes it less confident.
+        taus: tau of every early decoder; empty for h_T. A negative tau makes the network more confident if this decoder
+            agrees.
     """
 
     temperature: float = 1.0
     taus: tuple[float, ...] = ()
 
     def of_images(self, logits_nK: torch.Tensor, decoded_nL: torch.Tensor | None = None) -> torch.Tensor:
-        """(n,) float64, T_aug = T * (1 + sum_i 1[e_i = yhat] * tau_i) of every image (eq. 11).
+        """(n,) float64 temperatures, T_aug = T * (1 + sum_i 1[e_i = yhat] * tau_i) for every image (eq. 11).
 
         Args:
-            logits_nK: (n, K).
-            decoded_nL: (n, L) int64, the early decoders' classes; unused, and may be None, without ``taus``.
+            logits_nK: (n, K) logits.
+            decoded_nL: (n, L) int64 classes that the early decoders predict; unused, and may be None, without ``taus``.
 
         Raises:
-            InputError: another number of early decoders than of taus.
+            InputError: the number of early decoders is not that of the taus.
         """
         if not self.taus:
             return torch.full((len(logits_nK),), self.temperature, dtype=torch.float64)
@@ -67,22 +68,22 @@ class Temperature:
             shape = None if decoded_nL is None else tuple(decoded_nL.shape)
             raise InputError(
                 f"a temperature fitted with {len(self.taus)} early decoders needs their classes for each of the "
-                f"{len(logits_nK)} images, got {shape}; fit one for this network with fit_temperature"
+                f"{len(logits_nK)} images, got {shape}; fit a temperature for this network with fit_temperature"
             )
         taus = torch.tensor(self.taus, dtype=torch.float64)
         return self.temperature * (1 + agreement(logits_nK, decoded_nL).double() @ taus)
 
     def probabilities(self, logits_nK: torch.Tensor, decoded_nL: torch.Tensor | None = None) -> torch.Tensor:
-        """(n, K) float64, softmax(z / T_aug): the class of the highest stays that of the highest logit.
+        """(n, K) float64 probabilities, softmax(z / T_aug). The predicted class stays that of the highest logit.
 
-        Args and Raises: those of `of_images`.
+        Args and Raises: as for `of_images`.
         """
         return torch.softmax(logits_nK.double() / self.of_images(logits_nK, decoded_nL)[:, None], dim=1)
 
     def confidence(self, logits_nK: torch.Tensor, decoded_nL: torch.Tensor | None = None) -> torch.Tensor:
-        """(n,) float64, the highest of `probabilities`, in a memory that does not grow with the number of classes.
+        """(n,) float64, each image's highest probability, computed in chunks of bounded memory.
 
-        Args and Raises: those of `of_images`.
+        Args and Raises: as for `of_images`.
         """
         temperature_n = self.of_images(logits_nK, decoded_nL)
         rows = max(1, _CHUNK // logits_nK.shape[1])
@@ -94,11 +95,13 @@ class Temperature:
 
 
 class Likelihood:
-    """The negative log-likelihood of every image as a function of log T, at the nodes of a grid.
+    """Table of the negative log-likelihood of every image as a function of log T, at the nodes of a grid.
 
     Attributes:
-        values_nG: its value at each node; slopes_nG: its derivative with respect to log T.
-        pattern_n: which row of ``agreement_PL`` (0 or 1, float64) each image has.
+        values_nG: (n, G) float64 values, in nats.
+        slopes_nG: (n, G) float64 derivatives with respect to log T.
+        agreement_PL: (P, L) float64 of 0 and 1: the patterns of agreement that occur.
+        pattern_n: (n,) the row of ``agreement_PL`` that each image has.
     """
 
     def __init__(self, outputs: Outputs, progress: Progress = silent) -> None:
@@ -110,7 +113,7 @@ class Likelihood:
         for start in range(0, n, rows):
             progress("tabulating likelihoods", start, n)
             logits_BK = outputs.logits[start : start + rows].double()
-            # With every logit counted from that of the right class, the NLL is their log-sum-exp.
+            # The NLL is the log-sum-exp of the logits after the right class's logit is subtracted from them.
             logits_BK = logits_BK - logits_BK.gather(1, outputs.targets[start : start + rows, None])
             highest_B = logits_BK.amax(1)
             below_BK = logits_BK - highest_B[:, None]
@@ -121,7 +124,7 @@ class Likelihood:
                 self.values_nG[start : start + rows, node] = highest_B * inverse + sums_B.log()
                 self.slopes_nG[start : start + rows, node] = -inverse * mean_B
         agree_nL = agreement(outputs.logits, outputs.decoded)
-        # A column of ones more, because torch.unique refuses rows of no length: those without coded blocks.
+        # torch.unique refuses empty rows, which networks without coded blocks have: add a column of ones.
         rows_n1L = torch.cat([torch.ones(n, 1, dtype=torch.bool), agree_nL], dim=1)
         patterns_P1L, self.pattern_n = torch.unique(rows_n1L, dim=0, return_inverse=True)
         self.agreement_PL = patterns_P1L[:, 1:].double()
@@ -129,10 +132,10 @@ class Likelihood:
     def fit(
         self, parts: Sequence[torch.Tensor], *, augmented: bool, positive_taus: bool, iterations: int, lr: float
     ) -> list[Temperature]:
-        """One Temperature per part (indices of images; all parts of one size): h_aug where ``augmented``, else h_T."""
+        """Fit h_aug (if ``augmented``) or h_T to each part. Parts are indices of images, all of the same length."""
         agreement_PL = self.agreement_PL if augmented else torch.zeros(1, 0, dtype=torch.float64)
         pattern_n = self.pattern_n if augmented else torch.zeros_like(self.pattern_n)
-        # The mean over a part's images is a sparse matrix times the table; index_add_ starts its threads row by row.
+        # The mean over a part's images is a sparse matrix times the table, which is faster than index_add_ by rows.
         rows = torch.cat([repeat * len(agreement_PL) + pattern_n[part] for repeat, part in enumerate(parts)])
         weights = torch.full((len(rows),), 1 / len(parts[0]), dtype=torch.float64)
         shape = (len(parts) * len(agreement_PL), len(pattern_n))
@@ -147,7 +150,7 @@ class Likelihood:
 def _interpolate(
     values_RPG: torch.Tensor, slopes_RPG: torch.Tensor, log_RP: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R, P) value and derivative at log T_aug, by the cubics that match value and derivative at both nodes."""
+    """(R, P) values and derivatives at log T_aug, by the cubics that match value and derivative at both nodes."""
     position_RP = (log_RP - _LOG_LOWEST) / _SPACING
     left_RP1 = position_RP.floor().long().clamp(0, _NODES - 2)[..., None]
     t = position_RP - left_RP1[..., 0]
@@ -170,11 +173,11 @@ def _descend(
     iterations: int,
     lr: float,
 ) -> list[Temperature]:
-    """Projected gradient descent on T and tau from T = 1 and tau = 0, of all repeats side by side.
+    """Projected gradient descent on T and tau, from T = 1 and tau = 0, for all repeats side by side.
 
-    A step that would raise the NLL is not taken, and halves that repeat's step size: with lr 0.1, sharp likelihoods
-    (small temperatures, many decoders that agree together) make the plain iteration oscillate, or throw T so far up
-    that its gradient vanishes. Wherever plain gradient descent goes down, every step is the plain one.
+    A step that would raise the NLL is not taken, and the repeat's step size is halved. Without this, lr = 0.1 is too
+    large for sharp likelihoods (small temperatures, many decoders that agree together): the iteration oscillates, or
+    throws T so high that its gradient vanishes. As long as the NLL falls, every step is that of plain gradient descent.
     """
     repeats, num_decoders = len(values_RPG), agreement_PL.shape[1]
 
@@ -201,7 +204,7 @@ def _descend(
 
 
 def _project(parameters_R: torch.Tensor, *, positive_taus: bool) -> torch.Tensor:
-    """T into its bounds; the negative taus shrunk together, and the positive ones, until any agreement keeps theirs."""
+    """Clamp T to its bounds, and shrink the taus so that T_aug / T keeps its bounds for every pattern of agreement."""
     taus = parameters_R[:, 1:]
     above = taus.clamp(min=0)
     above = above / (above.sum(1, keepdim=True) / (_FACTORS[1] - 1)).clamp(min=1)
@@ -218,22 +221,22 @@ def fit_temperature(
     iterations: int = 600,
     lr: float = 0.1,
 ) -> Temperature:
-    """Fit h_aug (eq. 11), or h_T (eq. 10; Guo et al. 2017), on all images by gradient descent on the mean NLL.
+    """Fit h_aug (eq. 11) or h_T (eq. 10; Guo et al. 2017) by gradient descent on the mean NLL of all images.
 
-    T stays in 0.05..20. Eq. 11 leaves the sign of tau open, and so does this: the more decoders agree the likelier the
-    prediction is right (table 3), which a negative tau turns into a lower temperature; with tau >= 0 agreement could
-    only lower the confidence, and h_aug would fall back to h_T wherever agreement is good news. What has to stay
-    positive is T_aug: 1 + (sum of all negative taus) is kept at 0.05 or more, and 1 + (sum of all positive ones) at 20
-    or less, whichever decoders agree on an image yet unseen.
+    T stays in 0.05..20. Taus may be negative, because eq. 11 does not forbid it: the more decoders agree, the likelier
+    the prediction is right (table 3), and a negative tau turns agreement into more confidence. With tau >= 0, agreement
+    could only lower the confidence. T_aug must stay positive for every pattern of agreement, also an unseen one: so
+    1 + (sum of all negative taus) is kept at 0.05 or above, and 1 + (sum of all positive taus) at 20 or below.
 
     Args:
-        outputs: of images that the network was not trained on, and that it is not judged by afterwards.
-        augmented: h_aug; without coded blocks it is h_T anyway.
-        positive_taus: keep every tau at 0 or above.
-        iterations, lr: as in appendix C.
+        outputs: outputs for images that the network was not trained on. Do not measure the calibration on them.
+        augmented: whether to fit h_aug instead of h_T. Without coded blocks, both are h_T.
+        positive_taus: whether every tau is kept at 0 or above.
+        iterations: iterations of gradient descent, at least 1 (appendix C: 600).
+        lr: step size, above 0 (appendix C: 0.1).
 
     Raises:
-        InputError: no iteration, or a learning rate that is not positive.
+        InputError: ``iterations`` or ``lr`` is out of range.
     """
     check_descent(iterations, lr)
     likelihood = Likelihood(outputs)
@@ -245,6 +248,6 @@ def fit_temperature(
 
 
 def check_descent(iterations: int, lr: float) -> None:
-    """Raise InputError without an iteration, or where the learning rate is not positive."""
+    """Raise InputError if ``iterations`` is below 1 or ``lr`` is not a positive number."""
     if iterations < 1 or not 0 < lr < math.inf:
-        raise InputError(f"iterations must be at least 1 and lr a positive number, got {iterations} and {lr}")
+        raise InputError(f"`iterations` must be at least 1 and `lr` a positive number, got {iterations} and {lr}")

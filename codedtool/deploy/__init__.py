@@ -1,1 +1,1 @@
-"""Floor 4, beside the analyses: models and answers that leave the project (exported files, predictions)."""
+"""Floor 4, beside the analyses: exported models, files of binary classifiers, and predictions for image files."""

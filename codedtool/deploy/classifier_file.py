@@ -1,7 +1,7 @@
-"""A binary classifier as a file of its own: weights in safetensors, and beside them a JSON that says what they are.
+"""The files of a binary classifier: its weights in safetensors, and a JSON file that describes them.
 
-``NAME.safetensors`` holds the smaller network's tensors; ``NAME.json`` everything to build it again and use it:
-no pickle, no run directory and no data set.
+``NAME.safetensors`` holds the tensors of the smaller network. ``NAME.json`` holds everything else that is needed to
+build and use it. Neither a pickle, nor the run's directory, nor the data set is needed.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class BinaryClassifier:
-    """A binary classifier that stands alone.
+    """A binary classifier that was read from its files.
 
     Attributes:
-        network: the smaller network, K = 1, in evaluation mode, on the CPU.
-        class_name: what it recognises.
-        threshold: a logit of at least this says yes; of highest F1 on the training images.
-        normalization: of its images.
+        network: the smaller network, with one logit, in evaluation mode on the CPU.
+        class_name: name of the class that it recognises.
+        threshold: the lowest logit that means yes. It has the highest F1 on the training images.
+        normalization: mean and standard deviation that images are normalized with.
         image_size: side of its images in pixels.
-        metrics: as they were measured, plain types.
-        metadata: provenance: preset, schemes, run, checkpoint and version, all text.
+        metrics: the metrics that were measured when it was written, by name.
+        metadata: its origin as text: preset, schemes, run, checkpoint and version.
     """
 
     network: CodedNetwork
@@ -55,18 +55,18 @@ class BinaryClassifier:
     metadata: dict[str, str]
 
     def accepts(self, logits_B: torch.Tensor) -> torch.Tensor:
-        """(B,) bool: which images are of the class."""
+        """(B,) bool: whether each of (B,) logits means yes."""
         return logits_B >= self.threshold
 
 
 def check_output(path: Path, *, force: bool) -> Path:
-    """The .json beside ``path``, where a binary classifier may be written as the two.
+    """Check that a binary classifier may be written to ``path``, and return the path of its .json file.
 
     Raises:
-        InputError: ``path`` is no .safetensors, or one of the two is there already.
+        InputError: ``path`` does not end in .safetensors, or one of the two files exists and ``force`` is off.
     """
     if path.suffix != ".safetensors":
-        raise InputError(f"--out {path}: a binary classifier's weights are a .safetensors file")
+        raise InputError(f"{path}: a binary classifier is written to a .safetensors file; give a name that ends so")
     description = path.with_suffix(".json")
     for file in (path, description):
         refuse_existing(file, force=force)
@@ -76,10 +76,21 @@ def check_output(path: Path, *, force: bool) -> Path:
 def save_binary_classifier(
     subject: Subject, class_index: int, path: Path, *, threshold: float, metrics: Mapping[str, Any], force: bool = False
 ) -> Path:
-    """Extract a class's binary classifier and write it as ``path`` (.safetensors) and the .json beside it.
+    """Extract the binary classifier of a class and write its two files (section 4.3).
+
+    Args:
+        subject: a coded run.
+        class_index: number of the class, 0..K-1.
+        path: the file of the weights (.safetensors). The description goes to the .json file beside it.
+        threshold: the lowest logit that means yes.
+        metrics: measured metrics to keep in the description, in JSON's types.
+        force: whether existing files may be overwritten.
+
+    Returns:
+        ``path``.
 
     Raises:
-        InputError: a file is there already, or writing failed.
+        InputError: a file exists already or cannot be written.
     """
     description = check_output(path, force=force)
     network = subject.binary_classifier(class_index)
@@ -106,10 +117,16 @@ def save_binary_classifier(
 
 
 def load_binary_classifier(path: str | Path) -> BinaryClassifier:
-    """Read a binary classifier from its .safetensors file (or its .json).
+    """Read a binary classifier from its two files (section 4.3).
+
+    Args:
+        path: one of the two files; the other one is expected beside it.
+
+    Returns:
+        The classifier, ready for `predict_binary`.
 
     Raises:
-        InputError: a file is missing, is not a binary classifier's, or does not fit the other one.
+        InputError: a file is missing or damaged, is not a binary classifier's, or does not belong to the other file.
     """
     weights, description = Path(path).with_suffix(".safetensors"), Path(path).with_suffix(".json")
     try:
@@ -118,22 +135,24 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
         tensors = load(content)
     except FileNotFoundError as error:
         raise InputError(
-            f"--bc {path}: {error.filename} does not exist; a binary classifier is NAME.safetensors with NAME.json "
-            "beside it, as codedtool bc --out writes them"
+            f"{path}: {error.filename} does not exist; a binary classifier consists of NAME.safetensors and NAME.json "
+            "in one folder, as codedtool bc writes them"
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"--bc {path} is damaged ({error}); extract it again with codedtool bc") from None
+        raise InputError(
+            f"{path}: the binary classifier's files are damaged ({error}); write them again with codedtool bc"
+        ) from None
     try:
         if document["format"] != _FORMAT:
             raise InputError(f"{description} has format {document['format']!r}, this codedtool reads format {_FORMAT}")
-        # Weights of another class often have the same shapes.
+        # Weights of another class often have the same shapes, so loading them would not fail.
         if document["weights_sha256"] != hashlib.sha256(content).hexdigest():
             raise InputError(
                 f"{weights} does not hold the weights that {description.name} describes (another SHA-256); restore "
-                "the two files together, or extract the classifier again with codedtool bc"
+                "the two files together, or write the classifier again with codedtool bc"
             )
         schemes = {stage: _lone_class(word) for stage, word in document["codewords"].items()}
-        # The whole network's shape, from which the class's is cut; all weights are the file's.
+        # Build the whole network only to cut the class's smaller network from it; all weights then come from the file.
         variant = Variant(**document.get("variant", {}))
         network = extract_binary_classifier(build_network(document["preset"], schemes, variant=variant), 0)
         network.load_state_dict(tensors)
@@ -156,5 +175,5 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
 
 
 def _lone_class(word: list[int]) -> CodingScheme:
-    """A scheme whose first row is ``word``; a scheme has two rows, and the other, a rotation, is never looked at."""
+    """A scheme whose first row is ``word``. A scheme needs two rows; the second one, a rotation, is never used."""
     return CodingScheme(np.stack([np.asarray(word), np.roll(word, 1)]))

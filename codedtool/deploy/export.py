@@ -1,9 +1,11 @@
 """A trained network as one file that runs without this package: ONNX, or a program of `torch.export`.
 
-Shape suffixes: B images of a batch, C channels, H and W pixels. The file's network takes ``images``, float32
-(B, 3, H, W), red, green, blue, scaled to 0..1: B is free, the size is fixed, the normalization is inside. It gives
-``logits`` (B, K) and for every coded block, such as s3.1, ``energies.s3.1``: E(tbar_n) of eq. 3, (B, N), or of a binary
-classifier (B, N_act).
+The exported network has one input, ``images``: float32 (B, 3, H, W), RGB scaled to 0..1. The batch size B is free, the
+image size is fixed, and the network normalizes the images itself. Its outputs are ``logits`` (B, K) and, for every
+coded block such as s3.1, ``energies.s3.1``: the energies E(tbar_n) of eq. 3, (B, N), or (B, N_act) for a binary
+classifier.
+
+Shape suffixes: B images of a batch, K classes, C channels, H and W pixels.
 """
 
 from __future__ import annotations
@@ -39,35 +41,35 @@ Outputs = dict[str, torch.Tensor]
 
 SUFFIXES: Mapping[Kind, str] = {"onnx": ".onnx", "torch": ".pt2"}
 
-# The entry of a .pt2 file that holds the metadata; in ONNX they are the model's metadata_props.
+# The entry of a .pt2 file that holds the metadata. An ONNX file holds them in the model's metadata_props.
 METADATA_FILE = "metadata.json"
 
-# Float32 sums in another order differ by 1e-6 or so; a layer that was translated wrongly differs by far more.
+# Another order of float32 sums changes values by about 1e-6; a wrongly translated layer changes them by far more.
 TOLERANCE = 1e-4
 
 _CHECKED_BATCHES = (1, 2, 5)
 
-# protobuf holds no message of 2 GiB or more; the margin is for the graph around the weights.
+# A protobuf message must be below 2 GiB. The margin is for the graph around the weights.
 _LARGEST_ONNX = 2**31 - 2**24
 
 
 class ParityError(CodedtoolError):
-    """The exported network does not compute what the network computes: a failed verification. Exit code 3."""
+    """The exported network computes other values than the original. Exit code 3: a failed verification."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An exported network, checked against the one it came from.
+    """The file of an exported network, checked against the original.
 
     Attributes:
-        path: the file.
-        kind: onnx or torch.
-        bytes: its size.
-        max_difference: the largest difference from the network on random images, relative to the largest value of
+        path: path of the file.
+        kind: "onnx" or "torch".
+        bytes: size of the file.
+        max_difference: largest difference from the original network on random images, relative to the largest value of
             the same output (for logits see `_size_of_terms`); at most `TOLERANCE`.
-        outputs: names of the outputs, in order.
+        outputs: names of the network's outputs, in order.
     """
 
     path: Path
@@ -77,7 +79,7 @@ class ExportResult:
     outputs: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
+        """The result in JSON's types."""
         return {
             "path": str(self.path),
             "kind": self.kind,
@@ -96,13 +98,22 @@ def export_run(
     force: bool = False,
     progress: Progress = silent,
 ) -> ExportResult:
-    """Export the whole network of a trained run; its images have the run's evaluation size.
+    """Export the whole network of a trained run. Its input images have the run's evaluation size.
 
     Args:
-        path: None: RUN/export/model.onnx or model.pt2.
+        run: from `Run.load`.
+        path: the file to write; None: RUN/export/model.onnx or RUN/export/model.pt2.
+        kind: "onnx", or "torch" for `torch.export.load`.
+        checkpoint: "best", "last" or "previous".
+        force: whether an existing file may be overwritten.
+        progress: where to report the progress.
+
+    Returns:
+        The file and its largest difference from the network.
 
     Raises:
-        InputError: no or a damaged checkpoint, and as `export_network`.
+        InputError: the checkpoint is missing or damaged, or `export_network` refuses an input.
+        ParityError: the exported network computes other values; no file is written.
     """
     path = path or run.path / "export" / f"model{SUFFIXES[kind]}"
     _check_target(path, kind, force=force)
@@ -127,14 +138,21 @@ def export_classifier(
     force: bool = False,
     progress: Progress = silent,
 ) -> ExportResult:
-    """Export a binary classifier that `codedtool bc` saved; its threshold is in the metadata.
+    """Export a binary classifier that ``codedtool bc`` wrote. Its threshold goes into the file's metadata.
 
     Args:
-        classifier: its file.
-        path: None: beside ``classifier``, with the suffix of the kind.
+        classifier: the classifier's .safetensors file.
+        path: the file to write; None: beside ``classifier``, with the suffix of ``kind``.
+        kind: "onnx", or "torch" for `torch.export.load`.
+        force: whether an existing file may be overwritten.
+        progress: where to report the progress.
+
+    Returns:
+        The file and its largest difference from the classifier.
 
     Raises:
-        InputError: no binary classifier, and as `export_network`.
+        InputError: ``classifier`` is not a binary classifier's file, or `export_network` refuses an input.
+        ParityError: the exported network computes other values; no file is written.
     """
     path = path or classifier.with_suffix(SUFFIXES[kind])
     _check_target(path, kind, force=force)
@@ -164,22 +182,24 @@ def export_network(
     force: bool = False,
     progress: Progress = silent,
 ) -> ExportResult:
-    """Export a network, coded, plain or a binary classifier, and check the file's parity before it gets its name.
+    """Export a network, and compare its outputs with the original's before the file is written.
 
     Args:
-        network: on any device, in any mode; it is exported in evaluation mode and left as it is.
-        path: ends in the suffix of ``kind`` (`SUFFIXES`).
-        kind: onnx, or torch for `torch.export.load`.
-        normalization: of the network's images; becomes part of the file's network.
+        network: a coded network, a plain network or a binary classifier, on any device. A copy in evaluation mode is
+            exported.
+        path: the file to write; it ends in the suffix of ``kind`` (`SUFFIXES`).
+        kind: "onnx", or "torch" for `torch.export.load`.
+        normalization: mean and standard deviation of the network's images; becomes part of the exported network.
         image_size: side of the images in pixels.
-        class_names: of the K logits.
-        metadata: kept in the file; the keys of `describe` are added.
-        force: overwrite an existing file.
+        class_names: names of the K logits.
+        metadata: texts to keep in the file; those of `describe` are added.
+        force: whether an existing file may be overwritten.
+        progress: where to report the progress.
 
     Raises:
-        InputError: ``path`` exists or has another suffix, not K names, packages that are not installed, or a network
-            too large for one ONNX file.
-        ParityError: the exported network computes something else; no file is written.
+        InputError: ``path`` exists or has another suffix, there are not K names, packages are not installed, or the
+            network is too large for one ONNX file.
+        ParityError: the exported network computes other values; no file is written.
     """
     _check_target(path, kind, force=force)
     if len(class_names) != network.num_classes:
@@ -194,24 +214,24 @@ def export_network(
         content = _to_onnx(program, document) if kind == "onnx" else _to_torch(program, document)
         exported = _open_onnx(content) if kind == "onnx" else _open_torch(content)
     difference = _largest_difference(exported, network, normalization, image_size=image_size, progress=progress)
-    if not difference <= TOLERANCE:  # also where it is not a number
+    if not difference <= TOLERANCE:  # this also refuses NaN
         raise ParityError(
-            f"the exported network differs from the original by {difference:.1e} of its largest output, and at most "
-            f"{TOLERANCE:.0e} is rounding: {path} was not written; try the other --format"
+            f"the exported network differs from the original by {difference:.1e} of its largest output; rounding "
+            f"explains at most {TOLERANCE:.0e}. {path} was not written; try the other `kind`"
         )
     write_atomically(path, content)
     return ExportResult(path, kind, len(content), difference, output_names(network))
 
 
 def output_names(network: CodedNetwork) -> tuple[str, ...]:
-    """``logits``, then ``energies.BLOCK`` of every coded block."""
+    """Names of the outputs: ``logits``, then ``energies.BLOCK`` for every coded block."""
     return ("logits", *(f"energies.{name}" for name in network.block_names))
 
 
 def describe(
     network: CodedNetwork, normalization: Normalization, *, image_size: int, class_names: Sequence[str]
 ) -> dict[str, str]:
-    """What a user of the file has to know, as text: version, class names, input, outputs; the lists are JSON."""
+    """The metadata that users of the file need, as text: version, class names, input and outputs. Lists are JSON."""
     return {
         "codedtool": __version__,
         "classes": json.dumps(list(class_names)),
@@ -225,11 +245,11 @@ def describe(
 
 
 class Deployed(nn.Module):
-    """A network with its normalization before it and names for what it gives.
+    """A network that normalizes its images itself and returns its outputs by name.
 
     Args:
-        network: in evaluation mode, on the CPU.
-        normalization: of its images.
+        network: a network in evaluation mode, on the CPU.
+        normalization: mean and standard deviation of its images.
     """
 
     mean_C11: torch.Tensor
@@ -244,15 +264,15 @@ class Deployed(nn.Module):
         self.eval()
 
     def forward(self, images: torch.Tensor) -> Outputs:
-        """The named outputs for (B, 3, H, W) float32 images in 0..1."""
+        """The outputs by name, for (B, 3, H, W) float32 images in 0..1."""
         output = self.network((images - self.mean_C11) / self.std_C11)
         return dict(zip(self.names, (output.logits, *output.energies), strict=True))
 
 
 def _check_target(path: Path, kind: Kind, *, force: bool) -> None:
-    """Before anything is loaded: may the file be written, and can its name be what it is?"""
+    """Refuse an existing file or a wrong suffix, before anything is loaded."""
     if path.suffix != SUFFIXES[kind]:
-        raise InputError(f"--out {path}: the file of --format {kind} ends in {SUFFIXES[kind]}")
+        raise InputError(f"{path}: the name of a file of `kind` {kind} must end in {SUFFIXES[kind]}")
     refuse_existing(path, force=force)
 
 
@@ -260,20 +280,20 @@ def _check_onnx(network: CodedNetwork) -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"--format onnx needs {', '.join(missing)}, not installed here: pip install 'codedtool[export]', or "
-            "choose --format torch"
+            f"`kind` onnx needs {', '.join(missing)}, not installed here: pip install 'codedtool[export]', or "
+            "choose `kind` torch"
         )
     size = sum(tensor.nbytes for tensor in network.state_dict().values())
     if size > _LARGEST_ONNX:
         raise InputError(
             f"the network has {size / 2**30:.1f} GiB of weights, and one ONNX file holds less than 2 GiB: "
-            "choose --format torch"
+            "choose `kind` torch"
         )
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Within it, what the exporters print and warn about themselves is dropped: stdout may belong to a document."""
+    """Drop the output and warnings of the exporters: stdout may belong to a JSON document."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -286,14 +306,14 @@ def _quietly() -> Iterator[None]:
 
 
 def _trace(module: Deployed, image_size: int) -> ExportedProgram:
-    """The module's operations, for any batch; under no_grad, where what an autograd.Function does is traced."""
-    example = torch.zeros(2, 3, image_size, image_size)  # a batch of one would be taken for a constant
+    """Trace the module for any batch size. Under no_grad, the operations inside an autograd.Function are traced too."""
+    example = torch.zeros(2, 3, image_size, image_size)  # torch would take a batch of 1 for a constant
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
-    # Only operations are left: regions such as autocast's, which not every backend of torch.export knows, are inlined.
+    # Inline regions such as autocast's, which some users of exported programs do not know.
     program = program.run_decompositions({})
     for node in program.graph.nodes:
-        # Names files and folders of the machine that exports.
+        # A stack trace names files and folders of the exporting machine.
         node.meta.pop("stack_trace", None)
     return program
 
@@ -304,7 +324,7 @@ def _to_onnx(program: ExportedProgram, document: Mapping[str, str]) -> bytes:
         dynamo=True,
         input_names=["images"],
         output_names=json.loads(document["outputs"]),
-        dynamic_shapes={"images": {0: "batch"}},  # the name, in the file, of what is dynamic in the program
+        dynamic_shapes={"images": {0: "batch"}},  # name of the free dimension in the file
         verbose=False,
     )
     assert onnx_program is not None
@@ -319,7 +339,7 @@ def _to_torch(program: ExportedProgram, document: Mapping[str, str]) -> bytes:
 
 
 def _open_onnx(content: bytes) -> Callable[[torch.Tensor], Outputs]:
-    """The file's network in onnxruntime, on the CPU."""
+    """Open the exported network in onnxruntime, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -336,7 +356,7 @@ def _open_onnx(content: bytes) -> Callable[[torch.Tensor], Outputs]:
 
 
 def _open_torch(content: bytes) -> Callable[[torch.Tensor], Outputs]:
-    """The file's network as `torch.export.load` gives it."""
+    """Open the exported network with `torch.export.load`."""
     return torch.export.load(io.BytesIO(content)).module()
 
 
@@ -349,7 +369,7 @@ def _largest_difference(
     image_size: int,
     progress: Progress,
 ) -> float:
-    """As `ExportResult.max_difference`, over batches of several sizes; the reference is normalised as in training."""
+    """`ExportResult.max_difference`, over several batch sizes. The original's images are normalized as in training."""
     generator = torch.Generator().manual_seed(0)
     names = output_names(network)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
@@ -372,15 +392,15 @@ def _largest_difference(
         scale = reference.abs().max()
         if name == "logits":
             scale = torch.maximum(scale, _size_of_terms(torch.cat(features), network.fc.weight))
-        # max() of tensors keeps a NaN, where Python's loses it; logits that are all zero are compared as they are.
+        # max() of a tensor keeps NaN; Python's does not. Outputs that are all zero are compared absolutely.
         differences.append((torch.cat(found[name]) - reference).abs().max() / torch.where(scale > 0, scale, 1.0))
     return float(torch.stack(differences).max())
 
 
 def _size_of_terms(features_BC: torch.Tensor, weight_KC: torch.Tensor) -> torch.Tensor:
-    """The largest root of the sum of squares of a logit's terms, a scalar: its size if their signs were random.
+    """The typical size of a logit if the signs of its terms were random: the largest root of the terms' sum of squares.
 
-    A binary classifier has one logit, which may be near zero for all images while its terms, and their rounding, are
-    not.
+    The only logit of a binary classifier may be near zero for all images although its terms, and so the rounding error,
+    are not small.
     """
     return (features_BC.square() @ weight_KC.square().T).sqrt().max()

@@ -1,4 +1,4 @@
-"""Predictions for single images: class, confidence, early decoders and path (sections 4.1-4.4)."""
+"""Predictions for image files: class, confidence, early decoders and path (sections 4.1-4.4)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from codedtool.data.folder import read_image
 from codedtool.deploy.classifier_file import BinaryClassifier
 from codedtool.training.subject import Subject
 
-# Images that go through the network together.
+# Number of images in a batch.
 _BATCH = 64
 
 
@@ -49,13 +49,14 @@ class Prediction:
     """The network's prediction for one image.
 
     Attributes:
-        image: the file.
-        class_name: the class of the highest logit.
-        probability: its softmax.
-        agreeing: early decoders that name the same class; None of a plain network.
-        confidence: accuracy among validation images with as many agreeing decoders (table 3); None of a plain network.
-        alternatives: the next classes and their softmax.
-        path: block by block.
+        image: path of the file.
+        class_name: name of the class with the highest logit.
+        probability: softmax probability of this class, 0..1.
+        agreeing: number of early decoders that predict the same class; None for a plain network.
+        confidence: accuracy (0..1) of the validation images with as many agreeing decoders (table 3); None for a plain
+            network.
+        alternatives: the next two classes and their softmax probabilities.
+        path: path through every coded block; empty for a plain network.
     """
 
     image: str
@@ -73,7 +74,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class BinaryPrediction:
-    """A binary classifier's answer for one image; it accepts an image whose logit is at least its threshold."""
+    """The answer of a binary classifier for one image.
+
+    Attributes:
+        image: path of the file.
+        class_name: name of the class that the classifier recognises.
+        accepted: whether the image is of the class: its logit is at least the threshold.
+        logit: the classifier's output.
+        threshold: the lowest logit that means yes.
+    """
 
     image: str
     class_name: str
@@ -87,10 +96,10 @@ class BinaryPrediction:
 
 
 def read_images(paths: Sequence[Path], size: int) -> torch.Tensor:
-    """(n, 3, size, size) uint8 of image files, resized and centre-cropped as for evaluation.
+    """Read image files as (n, 3, size, size) uint8 RGB, resized and centre-cropped as for evaluation.
 
     Raises:
-        InputError: a file that is missing or no image; names it.
+        InputError: a file is missing or is not an image; the message names it.
     """
     arrays = []
     for path in paths:
@@ -100,13 +109,19 @@ def read_images(paths: Sequence[Path], size: int) -> torch.Tensor:
 
 
 def predict(subject: Subject, paths: Sequence[Path], *, confidence: Callable[[int], float] | None) -> list[Prediction]:
-    """Classes, confidences and paths of image files.
+    """Predict the classes of image files, with confidences and paths (sections 4.1-4.4).
 
     Args:
-        confidence: number of agreeing early decoders -> confidence, 0..1 (table 3); None for a plain network.
+        subject: a coded or plain run.
+        paths: the image files.
+        confidence: function from the number of agreeing early decoders to a confidence, 0..1 (table 3), such as
+            `DecodeResult.confidence`; None for a plain network.
+
+    Returns:
+        One prediction for each file, in order.
 
     Raises:
-        InputError: a file that is missing or no image.
+        InputError: a file is missing or is not an image.
     """
     network, classes, found = subject.network, subject.classes, []
     for start in range(0, len(paths), _BATCH):
@@ -147,10 +162,17 @@ def predict(subject: Subject, paths: Sequence[Path], *, confidence: Callable[[in
 
 
 def predict_binary(classifier: BinaryClassifier, paths: Sequence[Path]) -> list[BinaryPrediction]:
-    """Which image files are of a binary classifier's class.
+    """Tell which image files are of a binary classifier's class (section 4.3).
+
+    Args:
+        classifier: from `load_binary_classifier`.
+        paths: the image files.
+
+    Returns:
+        One answer for each file, in order.
 
     Raises:
-        InputError: a file that is missing or no image.
+        InputError: a file is missing or is not an image.
     """
     found = []
     for start in range(0, len(paths), _BATCH):

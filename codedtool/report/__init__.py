@@ -1,1 +1,1 @@
-"""Floor 4: figures of the analyses' results, and one page with all of them."""
+"""Floor 4: figures of the analyses' results, and one HTML page with all results of a run."""

@@ -1,4 +1,4 @@
-"""Figure of activations (figure 6): distributions of the absolute outputs of subNNs."""
+"""Figure of the distributions of absolute subNN outputs (figure 6)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def draw(result: ActivationsResult) -> tuple[Drawing, ...]:
 
 
 def draw_activations(result: ActivationsResult) -> Figure:
-    """Densities, on a log scale, of a block's absolute normalized outputs; a panel per subNN."""
+    """Densities of a block's absolute outputs after Energy Normalization, on a log scale; one panel per subNN."""
     figure, panels = new_panels(len(result.subnns), per_row=5)
     for axes, subnn in zip(panels, result.subnns, strict=True):
         highest = 1
         for kind, part in subnn.parts:
             axes.stairs(part.density(subnn.edges), subnn.edges, color=ACTIVITY_COLOURS[kind], label=kind)
             highest = max([highest, *(number + 1 for number, count in enumerate(part.counts) if count)])
-        # The range is a power of two: up to half of its bins lie above the largest value.
+        # Up to half of the bins lie above the largest value, because the range is a power of two: cut them off.
         axes.set_xlim(0, subnn.edges[highest])
         axes.set_yscale("log")
         axes.set_title(f"subNN {subnn.subnn}", fontsize=9)

@@ -15,7 +15,7 @@ from codedtool.analysis.selective import SelectiveResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which all kinds of colour vision tell apart, with a marker and a dash of their own each.
+# Okabe and Ito's colours can be told apart with any kind of colour vision. Each has its own marker and dash.
 _LOOKS: dict[str, tuple[str, str, Literal["-", "--", "-.", ":"]]] = {
     "uncalibrated": ("#555555", "o", "-"),
     "h_T": ("#0072B2", "s", "--"),
@@ -25,7 +25,7 @@ _LOOKS: dict[str, tuple[str, str, Literal["-", "--", "-.", ":"]]] = {
     "decoder agreement": ("#009E73", "D", "--"),
 }
 
-# As in the paper: $h_T$ and $h_{aug}$.
+# The paper's symbols for the methods.
 _LABELS = {"h_T": "$h_T$", "h_aug": "$h_{aug}$", "h_aug, tau >= 0": r"$h_{aug}$, $\tau \geq 0$"}
 
 
@@ -40,9 +40,10 @@ def draw(result: ConfidenceResult) -> tuple[Drawing, ...]:
 
 
 def draw_calibration(result: CalibrationResult) -> Figure:
-    """The reliability diagram of the largest fit share, and ECE and MCE of every fit share (mean and deviation).
+    """The reliability diagram of the largest fit share, and the ECE and MCE of every fit share.
 
-    In the diagram the area of a marker grows with the share of the images in its bin.
+    In the diagram, the area of a marker grows with the share of images in its bin. Bars show means over the splits, and
+    their error bars show standard deviations.
     """
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     diagram, ece, mce = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
@@ -106,7 +107,7 @@ def _draw_bars(axes: Axes, result: CalibrationResult, error: str) -> None:
 
 
 def draw_risk_coverage(result: SelectiveResult) -> Figure:
-    """Risk against coverage, one curve per confidence score, its area (AURC) in the legend."""
+    """Risk against coverage, one curve per confidence score. The legend gives the area under each curve (AURC)."""
     figure = Figure(figsize=(5.4, 3.8), layout="constrained")
     axes = figure.subplots()
     for curve in result.curves:

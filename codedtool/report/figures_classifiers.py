@@ -8,12 +8,12 @@ from codedtool.analysis.bc import BcResult, ClassifiersResult
 from codedtool.analysis.result import Drawing
 from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, new_figure
 
-# Classes whose names still fit beside their points.
+# With at most this many classes, the names fit beside the points.
 _NAMED = 20
 
 
 def draw(result: BcResult) -> tuple[Drawing, ...]:
-    """The figures of ``codedtool bc``; a scatter of one class's classifier would be a single point."""
+    """The figures of ``codedtool bc``. The scatter plot is left out for one class, where it would be a single point."""
     found = result.classifiers
     scores = Drawing(
         f"{result.name}_scores", "Histograms of the classifiers' logits for the first classes", draw_scores(found)
@@ -24,7 +24,7 @@ def draw(result: BcResult) -> tuple[Drawing, ...]:
 
 
 def draw_classifiers(result: ClassifiersResult) -> Figure:
-    """Precision and recall of every class, one panel per set of negatives, one colour per source."""
+    """Precision and recall of every class: one panel per set of negatives, one colour per source of scores."""
     sets = ["val", "ood"] if result.ood else ["val"]
     figure, axes = new_figure(len(sets))
     for panel, name in zip(axes, sets, strict=True):
@@ -56,7 +56,7 @@ def draw_classifiers(result: ClassifiersResult) -> Figure:
 
 
 def draw_scores(result: ClassifiersResult) -> Figure:
-    """Densities of positives', negatives' and out-of-distribution scores, one panel per class."""
+    """Histograms of the scores of positives, negatives and out-of-distribution images, one panel per class."""
     columns = min(5, len(result.histograms))
     rows = -(-len(result.histograms) // columns)
     figure, axes = new_figure(columns, rows, width=2.4, height=1.9)
@@ -81,5 +81,5 @@ def draw_scores(result: ClassifiersResult) -> Figure:
 
 
 def _short(name: str) -> str:
-    """A data set's name as a label; the last part of a folder's path."""
+    """A data set's name as a short label: of a path, only the last part."""
     return name.rpartition("/")[2]

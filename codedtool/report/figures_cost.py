@@ -1,4 +1,4 @@
-"""Figure of table 5: the cost of each network as per cent of the run's network."""
+"""Figure of table 5: the cost of each network in per cent of the run's network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from codedtool.report.style import COLOURS, new_figure
 
 def draw(result: CostResult) -> tuple[Drawing, ...]:
     """The figure of ``codedtool cost``."""
-    return (Drawing(result.name, "Cost as per cent of the run's network", draw_cost(result)),)
+    return (Drawing(result.name, "Cost in per cent of the run's network", draw_cost(result)),)
 
 
 def draw_cost(result: CostResult) -> Figure:
-    """Parameters, multiply-adds and images/s, as per cent of the run's own network."""
+    """Parameters, multiply-adds and images/s of each network, in per cent of the run's own network."""
     figure, (panel,) = new_figure(width=5.5)
     names = {"parameters_ratio": "parameters", "macs_ratio": "multiply-adds", "speed_ratio": "images/s"}
     rows = result.network_rows()

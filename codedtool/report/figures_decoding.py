@@ -1,4 +1,4 @@
-"""Figures of the early decoders: accuracy per block (4), agreement (table 3) and early exits."""
+"""Figure of the early decoders: accuracy of every block (figure 4), agreement (table 3) and early exits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from codedtool.report.style import BLUE, GREEN, ORANGE, new_figure
 
 def draw(result: DecodeResult) -> tuple[Drawing, ...]:
     """The figure of ``codedtool decode``."""
-    alt = "Early decoders, agreement, and accuracy against cost of early exits"
+    alt = "Accuracy of the early decoders, agreement, and accuracy against cost of early exits"
     return (Drawing(result.name, alt, draw_decoding(result)),)
 
 
 def draw_decoding(result: DecodeResult) -> Figure:
-    """Accuracy per block, accuracy and number of images by agreement, and accuracy against cost of early exits."""
+    """Three panels: accuracy of every block, accuracy and share of images by agreement, early exits against cost."""
     figure, (blocks, agreement, exits) = new_figure(3, width=4.0)
     names = list(result.decoder_accuracy)
     blocks.plot(names, [100 * value for value in result.decoder_accuracy.values()], "o-", color=BLUE)

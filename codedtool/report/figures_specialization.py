@@ -19,7 +19,7 @@ def draw(result: SpecializeResult) -> tuple[Drawing, ...]:
 
 
 def draw_specialization(result: SpecializeResult) -> Figure:
-    """Accuracy (percent) by the number of removed subNNs, active and inactive ones; a panel per block."""
+    """Accuracy in per cent by the number of removed active and inactive subNNs, one panel per block."""
     figure, panels = new_panels(len(result.blocks), per_row=3)
     for axes, curves in zip(panels, result.blocks, strict=True):
         for kind, accuracies in (("active", curves.active), ("inactive", curves.inactive)):
@@ -35,7 +35,7 @@ def draw_specialization(result: SpecializeResult) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes is not panels[0]:
             axes.sharey(panels[0])
-    # Limits were those of each panel's own curves until it shared the first one's.
+    # All panels share the first one's limits now, so the limits must be set again for all curves.
     panels[0].autoscale(axis="y")
     panels[0].legend(title="removed", fontsize=8, title_fontsize=8)
     figure.supxlabel("removed subNNs", fontsize=9)

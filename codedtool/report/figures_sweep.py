@@ -11,9 +11,9 @@ from codedtool.report.style import COLOURS, new_figure
 
 
 def draw_sweep(result: SweepResult) -> Figure:
-    """One panel per kind of figure over the first varied key; the other keys' combinations are lines of their own.
+    """One panel per kind of measurement, plotted over the first varied key.
 
-    Error bars are standard deviations over seeds.
+    Every combination of the other keys' values is a line. Error bars are standard deviations over seeds.
     """
     names = list(result.points[0].figures)
     decoders = [name for name in names if name.startswith("decoder_")]

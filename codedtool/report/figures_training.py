@@ -11,7 +11,7 @@ from codedtool.report.style import BLUE, COLOURS, ORANGE, new_figure
 
 
 def draw_training(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """``rows`` are those of metrics.csv, one per epoch."""
+    """Curves of the rows of metrics.csv, one row per epoch."""
     decoders = [key for key in rows[0] if key.startswith("val_decoder_accuracy_")]
     figure, panels = new_figure(3 if decoders else 2)
     epochs = [row["epoch"] for row in rows]

@@ -1,4 +1,4 @@
-"""``codedtool report``: every table and figure of a run in one HTML page that loads nothing else."""
+"""``codedtool report``: all tables and figures of a run on one HTML page, which loads no other file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from codedtool.training.subject import NotApplicableError, Outputs, Subject
 # A CSS pixel is 1/96 inch.
 _PIXELS_PER_INCH = 96
 
-# Number of classes that a class is most often taken for.
+# For each class, the page names this many classes that it is most often taken for.
 _CONFUSIONS = 3
 
 
@@ -36,12 +36,12 @@ class Part:
     """A part of the page.
 
     Attributes:
-        key: the anchor; the analysis's name.
-        title: the heading.
-        text: a sentence on what the part shows, and where the paper has it.
-        figures: (the figure in words, its SVG as a data URI, its width in pixels).
+        key: name of the analysis; links to the part end in #key.
+        title: heading of the part.
+        text: sentences above the figures: what the part shows, and where the paper has it.
+        figures: for each figure its description, its SVG as a data URI, and its width in pixels.
         tables: the tables below the figures.
-        lines: sentences below the tables.
+        lines: the sentences below the tables.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Report:
     """The page that `write_report` wrote.
 
     Attributes:
-        path: the page.
+        path: file of the page.
         parts: keys of the page's parts.
         skipped: the parts that were left out, each with the reason.
     """
@@ -67,7 +67,7 @@ class Report:
     skipped: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
+        """The result in JSON's types."""
         return {"path": str(self.path), "parts": list(self.parts), "skipped": list(self.skipped)}
 
 
@@ -81,20 +81,24 @@ def write_report(
     force: bool = False,
     progress: Progress = silent,
 ) -> Report:
-    """Run every analysis that applies to the run, save its files in RUN/analysis, and write the page.
+    """Run all analyses that apply to a run, save their files in RUN/analysis/, and write one page with all results.
 
-    The network sees the validation images once for all analyses that need its outputs alone.
+    Analyses that need only the network's outputs for the validation images share one pass over the images.
 
     Args:
-        subject: a coded or plain run.
-        path: the page's file, .html.
-        plain: a run of the plain control, for comparison.
-        ood: a data set of other classes.
-        seed: seed of everything that is drawn at random.
-        force: overwrite ``path``.
+        subject: a coded or plain run. Analyses that need coded blocks are left out for a plain run.
+        path: file of the page (.html).
+        plain: an opened run of the plain control, as a baseline for the binary classifiers.
+        ood: a data set of other classes. Its validation images are out-of-distribution negatives.
+        seed: seed of all random draws.
+        force: whether an existing page may be overwritten.
+        progress: where to report the progress.
+
+    Returns:
+        The file, the parts of the page, and the parts that were left out.
 
     Raises:
-        InputError: the page exists, or the data or checkpoint are missing.
+        InputError: the page exists already, the data set is missing, or an analysis refuses its input.
     """
     refuse_existing(path, force=force)
     parts, skipped = [], []
@@ -143,15 +147,15 @@ def write_report(
 
 
 def _training(run: Run) -> Part:
-    """The part of the training curves, which come from the run's metrics."""
+    """The part with the training curves, which are drawn from the run's metrics."""
     drawing = Drawing("training", "Accuracy and losses by epoch", draw_training(run.metrics()))
     write_figure(artifact_path(run, "training.png"), drawing.figure)
-    text = "Accuracy, losses and early decoders after every epoch (metrics.csv)."
+    text = "Accuracy, losses and accuracy of the early decoders after every epoch (metrics.csv)."
     return Part("training", "Training", text, _images(run, [drawing]))
 
 
 def _images(run: Run, drawings: Sequence[Drawing]) -> tuple[tuple[str, str, int], ...]:
-    """The saved figures for the page, in the form of `Part.figures`."""
+    """The saved figures, in the form of `Part.figures`."""
     found = []
     for drawing in drawings:
         svg = base64.b64encode(artifact_path(run, f"{drawing.stem}.svg").read_bytes()).decode()
@@ -161,7 +165,7 @@ def _images(run: Run, drawings: Sequence[Drawing]) -> tuple[tuple[str, str, int]
 
 
 def _classes(subject: Subject, outputs: Outputs, result: Result | None) -> list[dict[str, Any]]:
-    """Per class: its accuracy, its binary classifier's metrics, and the classes it is most often taken for."""
+    """For each class: its accuracy, its binary classifier's metrics, and the classes it is most often taken for."""
     num_classes = len(subject.classes)
     counts_KK = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     counts_KK.index_put_((outputs.targets, outputs.predictions), torch.ones(1, dtype=torch.int64), accumulate=True)
@@ -208,7 +212,7 @@ def _classes(subject: Subject, outputs: Outputs, result: Result | None) -> list[
 
 
 def _paths(subject: Subject, outputs: Outputs) -> dict[str, Any]:
-    """Data of the paths that the page draws: codewords, and mean energies r E(tbar_n) to two digits."""
+    """Data of the paths that the page draws: codewords, and mean energies r E(tbar_n) with two decimals."""
     network, num_classes = subject.network, len(subject.classes)
     blocks = []
     images_K1 = torch.bincount(outputs.targets, minlength=num_classes).clamp_min(1)[:, None]

@@ -1,4 +1,4 @@
-"""Shared by all figures: colours that colour-blind readers can tell apart, axes without clutter, small panels."""
+"""Style of all figures: colours that colour-blind readers can tell apart, plain axes, and panels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe & Ito (2008).
+# The colours of Okabe & Ito (2008).
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
     "#0072B2",
     "#E69F00",
@@ -27,7 +27,7 @@ ACTIVITY_COLOURS = {"active": BLUE, "inactive": RED}
 def new_figure(
     columns: int = 1, rows: int = 1, *, width: float = 4.2, height: float = 3.2
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``rows`` x ``columns`` panels of ``width`` x ``height`` inches, and its axes row by row."""
+    """A new figure of ``rows`` x ``columns`` panels of ``width`` x ``height`` inches, and its axes row by row."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for one in axes:
@@ -38,7 +38,7 @@ def new_figure(
 
 
 def new_panels(number: int, *, per_row: int) -> tuple[Figure, list[Axes]]:
-    """A figure with ``number`` small panels in rows of nearly equal length, at most ``per_row`` in a row."""
+    """A new figure with ``number`` small panels, at most ``per_row`` in a row, and its axes."""
     rows = math.ceil(number / per_row)
     figure, axes = new_figure(math.ceil(number / rows), rows, width=2.9, height=2.4)
     for unused in axes[number:]:

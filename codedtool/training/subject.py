@@ -1,4 +1,4 @@
-"""The subject of every analysis: a trained run, its network on a device, and images.
+"""The subject of every analysis: a trained run with its network on a device and its data set.
 
 Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded blocks.
 """
@@ -34,20 +34,20 @@ _REPORT_SECONDS = 0.5
 
 
 class NotApplicableError(InputError):
-    """A run lacks something that an analysis needs, such as coded blocks; `report` leaves the analysis out."""
+    """The run lacks something that the analysis needs, such as coded blocks; the report leaves the analysis out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A trained run, opened.
+    """An opened run: everything that an analysis needs.
 
     Attributes:
-        run: its directory.
+        run: the trained run.
         network: the trained network in evaluation mode, on ``runtime.device``.
-        recipe: the run's recipe with the changes asked for.
-        runtime: the device.
-        checkpoint: name of the checkpoint that was loaded.
-        find_data: loads ``recipe.data``.
+        recipe: the run's recipe with the requested changes.
+        runtime: the device and its operations.
+        checkpoint: name of the loaded checkpoint.
+        find_data: function that loads the data set ``recipe.data``.
     """
 
     run: Run
@@ -60,51 +60,51 @@ class Subject:
 
     @cached_property
     def data(self) -> ImageData:
-        """The run's data set, with the same classes in the same order; loaded on first use.
+        """The data set, loaded on first use. Its classes are those of the run, in the same order.
 
         Raises:
-            InputError: missing data, or other classes than the run's.
+            InputError: the data set is missing, or its classes are not the run's.
         """
         data = self.find_data()
         check_same_classes(self.run, data)
         return data
 
     def once(self, key: str, work: Callable[[], Value]) -> Value:
-        """The result of ``work``, which is done once per opened run and ``key``: analyses share it."""
+        """Call ``work`` on the first request for ``key``, and return the kept result on later ones."""
         if key not in self._known:
             self._known[key] = work()
         value: Value = self._known[key]
         return value
 
     def outputs(self, progress: Progress = silent) -> Outputs:
-        """The network's outputs for the validation images, from one pass that all analyses share.
+        """The network's outputs for all validation images. They are computed once and shared by all analyses.
 
         Raises:
-            InputError: no image could be read.
+            InputError: no image can be read.
         """
         return self.once("outputs", lambda: collect_outputs(self, self.data.val, progress=progress))
 
     def binary_classifier(self, class_index: int) -> CodedNetwork:
-        """The binary classifier of a class (0..K-1), cut from the network once."""
+        """The binary classifier of a class (0..K-1). It is extracted once and shared by all analyses."""
         return self.once(f"classifier {class_index}", lambda: extract_binary_classifier(self.network, class_index))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, row by row of the schemes."""
+        """Names of the classes, in the order of the schemes' rows."""
         return self.run.classes
 
     def require_coded(self, what: str) -> None:
-        """Raise NotApplicableError where the network has no coded block; ``what`` names the analysis."""
+        """Raise NotApplicableError if the network has no coded block; ``what`` names the analysis in the message."""
         if not self.network.block_names:
             raise NotApplicableError(
                 f"{what} needs coded blocks, and {self.run.path} was trained without schemes ({self.recipe.preset})"
             )
 
     def coded_block(self, name: str) -> int:
-        """The number (0-based) among the coded blocks of the block called ``name``, such as s3.2.
+        """The position, from 0, of the block called ``name`` (such as s3.2) among the coded blocks.
 
         Raises:
-            InputError: no coded block is called so; the message lists them.
+            InputError: no coded block has this name; the message lists the names.
         """
         if name not in self.network.block_names:
             raise InputError(
@@ -115,9 +115,18 @@ class Subject:
     def batches(
         self, split: Split, progress: Progress, phase: str, *, batch_size: int | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(B, 3, H, W) normalised images on the device and (B,) int64 targets on the CPU, in order, not augmented.
+        """Batches of a split in order, without augmentation.
 
-        Images of every data set are normalised as the run's own: a deployed network knows no other statistics.
+        Images of any data set are normalized with the run's own statistics, as a deployed network would do.
+
+        Args:
+            split: the images and their classes.
+            progress: where to report the number of images.
+            phase: name of the work in the reports.
+            batch_size: number of images in a batch; None: that of the recipe.
+
+        Yields:
+            (B, 3, H, W) normalized images on the device, and (B,) int64 classes on the CPU.
         """
         seen, reported = 0, 0.0
         batches = eval_batches(
@@ -146,20 +155,24 @@ def opened_run(
     download: bool = True,
     progress: Progress = silent,
 ) -> Iterator[Subject]:
-    """Open a trained run for analysis; the runtime is closed with the context.
+    """Open a trained run for analysis. Leaving the context closes its runtime.
 
     Args:
         run: from `Run.load`.
-        checkpoint: best, last or previous.
-        changes: recipe values to change (device, batch_size, data, ...).
-        download: fetch a data set that is missing.
+        checkpoint: "best", "last" or "previous".
+        changes: values of the recipe to change, such as device, batch_size or data.
+        download: whether a missing data set may be downloaded.
+        progress: where to report the loading of the data set.
+
+    Yields:
+        The opened run. Its data set is loaded on first use.
 
     Raises:
-        InputError: no or a damaged checkpoint.
+        InputError: the checkpoint is missing or damaged, or a changed value is out of range.
     """
     recipe = run.recipe.with_values(changes or {})
     with opened_runtime(recipe) as runtime:
-        # First, for it says what is wrong where there is no such checkpoint.
+        # Load the network first: its error names a missing checkpoint.
         network = run.load_network(checkpoint)
         name = run.checkpoints.index()[checkpoint]
         runtime.prepare(network)
@@ -172,10 +185,10 @@ class Outputs:
     """The network's outputs for every image of a split, on the CPU.
 
     Attributes:
-        logits: (n, K) float32.
-        targets: (n,) int64.
-        energies: E(tbar_n) of every coded block, (n, N) float32 each.
-        decoded: (n, L) int64, the early decoders' classes.
+        logits: (n, K) float32 logits.
+        targets: (n,) int64 true classes.
+        energies: for every coded block, (n, N) float32 energies E(tbar_n) (eq. 3).
+        decoded: (n, L) int64 classes that the early decoders predict.
     """
 
     logits: torch.Tensor
@@ -185,7 +198,7 @@ class Outputs:
 
     @property
     def predictions(self) -> torch.Tensor:
-        """(n,) int64, the class of the highest logit."""
+        """(n,) int64 predicted classes: those of the highest logits."""
         return self.logits.argmax(1)
 
 
@@ -193,10 +206,10 @@ class Outputs:
 def collect_outputs(
     subject: Subject, split: Split, *, progress: Progress = silent, phase: str = "evaluating"
 ) -> Outputs:
-    """One pass of the network over a split.
+    """The network's outputs for all images of a split, from one pass.
 
     Raises:
-        InputError: no image could be read.
+        InputError: no image can be read.
     """
     logits: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
@@ -221,14 +234,20 @@ def collect_outputs(
 
 
 def class_index(classes: tuple[str, ...], text: str) -> int:
-    """The class called ``text``, or number ``text`` where no class is called so.
+    """The number of the class called ``text``. If no class is called so, ``text`` is read as a number, 0..K-1.
 
     Raises:
-        InputError: neither; the nearest names are offered.
+        InputError: ``text`` is neither a name nor a number of a class; the message offers similar names.
+
+    Example:
+        >>> class_index(("cat", "dog"), "dog")
+        1
+        >>> class_index(("cat", "dog"), "0")
+        0
     """
     if text in classes:
         return classes.index(text)
-    # Python refuses to read numbers of thousands of digits.
+    # int() refuses text of thousands of digits.
     if text.isdecimal() and len(text) < 20 and int(text) < len(classes):
         return int(text)
     near = difflib.get_close_matches(text, classes, n=3, cutoff=0.4)
@@ -243,17 +262,20 @@ def class_index(classes: tuple[str, ...], text: str) -> int:
 def find_negatives(
     subject: Subject, name: str | None, *, download: bool = True, progress: Progress = silent
 ) -> ImageData | None:
-    """A data set of other classes, whose validation images are out-of-distribution negatives (section 4.3).
+    """Load a data set whose validation images are out-of-distribution negatives (section 4.3).
 
     Args:
-        name: a data set (of a folder, val/ is enough), or "none"; None: the paper's choice (CIFAR-100 for CIFAR-10 and
-            the reverse) if it is there.
+        subject: the run that the negatives are for.
+        name: name of a data set with other classes; of folder:PATH, only PATH/val is needed. "none": no data set. None:
+            the paper's choice, CIFAR-100 for CIFAR-10 and the reverse, if it is on this machine.
+        download: whether a named data set may be downloaded.
+        progress: where to report the progress.
 
     Returns:
-        None without one.
+        The data set, or None without one.
 
     Raises:
-        InputError: the run's own data set, or one that was named and is not there.
+        InputError: the data set is the run's own, or was named and is missing.
     """
     if name == "none":
         return None

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from PIL import Image
 
 from codedtool.analysis.cost import count_macs
 from codedtool.analysis.decoding import (
@@ -27,15 +26,20 @@ from codedtool.analysis.decoding import (
     predict_with_exit,
 )
 from codedtool.analysis.result import save_result
-from codedtool.budget import silent
-from codedtool.data import eval_batches, load_dataset
-from codedtool.deploy.prediction import predict, read_images
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
-from codedtool.training.subject import NotApplicableError, Outputs, Subject, class_index, collect_outputs
-from tests.subjects import make_subject, noisy_data, randomize, settle, tiny_schemes, with_batches_of
+from codedtool.training.subject import NotApplicableError, Outputs, Subject, collect_outputs
+from tests.subjects import (
+    DIGITS,
+    make_subject,
+    noisy_data,
+    randomize,
+    settle,
+    settled_subject,
+    tiny_schemes,
+    with_batches_of,
+)
 
-DIGITS = tuple("0123456789")
 LAYERS = 4
 IMAGES = 160
 TABLES = [torch.from_numpy(tiny_schemes()[stage].table.copy()) for stage in ("s2", "s2", "s3", "s3")]
@@ -67,13 +71,7 @@ def outputs(network: CodedNetwork, images: torch.Tensor) -> Outputs:
 
 @pytest.fixture
 def subject(tmp_path: Path) -> Subject:
-    data = noisy_data(DIGITS, train=1, val=4)
-    subject = make_subject(
-        tmp_path, randomize(build_network("coded_resnext_tiny", tiny_schemes())), data, schemes=tiny_schemes()
-    )
-    (batch,) = with_batches_of(subject, 100).batches(data.val, silent, "")
-    settle(subject.network, batch[0])
-    return subject
+    return settled_subject(tmp_path)
 
 
 def literal_margin(energies: list[float], table: np.ndarray) -> float:
@@ -340,99 +338,6 @@ def test_a_plain_network_has_no_early_decoder(tmp_path: Path) -> None:
         decode(plain)
 
 
-# Predictions.
-
-
-@pytest.mark.parametrize("sizes", [[(8, 8)], [(20, 13), (9, 30), (8, 8), (224, 256)]])
-def test_pixels_of_image_files_are_those_of_the_evaluation(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("cat", "dog"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for number, (width, height) in enumerate(sizes):
-                pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
-    split = load_dataset(f"folder:{tmp_path}", data_dir=tmp_path).val
-    (batch,) = eval_batches(split, size=8, batch_size=100)
-    paths = [tmp_path / "val" / name / f"{number}.png" for name in ("cat", "dog") for number in range(len(sizes))]
-    images = read_images(paths, 8)
-    assert images.dtype == torch.uint8
-    assert torch.equal(images, batch.images)
-    assert len(images.unique()) > 10
-
-
-def test_grey_and_transparent_files_are_read_as_rgb(tmp_path: Path) -> None:
-    Image.new("L", (8, 8), 77).save(tmp_path / "grey.png")
-    Image.new("RGBA", (8, 8), (1, 2, 3, 255)).save(tmp_path / "rgba.png")
-    images = read_images([tmp_path / "grey.png", tmp_path / "rgba.png"], 8)
-    assert images[0].unique().tolist() == [77]
-    assert images[1, :, 0, 0].tolist() == [1, 2, 3]
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not an image", b"\x89PNG\r\n\x1a\nhalf"])
-def test_a_file_that_is_no_image_is_named(content: bytes | None, tmp_path: Path) -> None:
-    path = tmp_path / "broken.png"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=r"broken\.png"):
-        read_images([path], 8)
-    with pytest.raises(InputError, match="cannot read the image"):
-        read_images([tmp_path], 8)
-
-
-def test_predictions_are_the_network_s_outputs_in_words(
-    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = tuple(f"class {digit}" for digit in DIGITS)
-    data = replace(subject.data, classes=names)
-    subject = replace(subject, run=replace(subject.run, classes=names), find_data=lambda: data)
-    # Several batches of files.
-    monkeypatch.setattr("codedtool.deploy.prediction._BATCH", 7)
-    paths = []
-    for number, pixels in enumerate(subject.data.val.images):
-        paths.append(tmp_path / f"{number}.png")
-        Image.fromarray(pixels).save(paths[-1])
-    outputs = collect_outputs(subject, subject.data.val)
-    decoding = decode(subject)
-    predictions = predict(subject, paths, confidence=decoding.confidence)
-    assert [prediction.image for prediction in predictions] == [str(path) for path in paths]
-    for number, prediction in enumerate(predictions):
-        probabilities = outputs.logits[number].double().softmax(0)
-        best = int(outputs.logits[number].argmax())
-        assert prediction.class_name == names[best]
-        assert prediction.probability == pytest.approx(float(probabilities[best]), abs=1e-5)
-        ranked = sorted(range(10), key=lambda k: -float(outputs.logits[number, k]))
-        assert [name for name, _ in prediction.alternatives] == [names[k] for k in ranked[1:3]]
-        assert prediction.alternatives[0][1] == pytest.approx(float(probabilities[ranked[1]]), abs=1e-5)
-        agreeing = outputs.decoded[number].tolist().count(best)
-        assert prediction.agreeing == agreeing
-        (row,) = [row for row in decoding.agreement if row.agreeing == agreeing]
-        assert prediction.confidence == row.accuracy
-        assert [part.block for part in prediction.path] == ["s2.1", "s2.2", "s3.1", "s3.2"]
-        for layer, part in enumerate(prediction.path):
-            table = TABLES[layer]
-            assert part.decoder == names[int(outputs.decoded[number, layer])]
-            assert part.codeword == "".join(str(bit) for bit in table[best].tolist())
-            assert sum(part.energies) == pytest.approx(float(table[0].sum()), rel=1e-4)
-            scaled = outputs.energies[layer][number] * float(table[0].sum()) / 10
-            assert part.energies == pytest.approx(scaled.tolist(), abs=1e-4)
-            if min(abs(float(value) - 0.5) for value in scaled) > 1e-3:
-                assert part.fired == "".join("1" if value > 0.5 else "0" for value in scaled.tolist())
-            assert part.matching == 10 - sum(a != b for a, b in zip(part.codeword, part.fired, strict=True))
-        json.dumps(prediction.to_json(), allow_nan=False)
-    assert len({prediction.agreeing for prediction in predictions}) > 1
-
-
-def test_a_plain_network_predicts_without_a_path(tmp_path: Path) -> None:
-    network = randomize(build_network("resnext_tiny"))
-    plain = make_subject(
-        tmp_path, network, noisy_data(DIGITS, train=1, val=1), schemes={}, preset="resnext_tiny", name="plain"
-    )
-    Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
-    (prediction,) = predict(plain, [tmp_path / "black.png"], confidence=None)
-    assert (prediction.agreeing, prediction.confidence, prediction.path) == (None, None, ())
-
-
 def test_an_empty_row_s_confidence_is_that_of_the_nearest_row_below() -> None:
     rows = (
         Agreement(0, 0, None),
@@ -443,31 +348,3 @@ def test_an_empty_row_s_confidence_is_that_of_the_nearest_row_below() -> None:
     )
     result = DecodeResult("e1", "digits", 8, 12, 0.6, {}, rows, ())
     assert [result.confidence(number) for number in range(5)] == [0.25, 0.25, 0.25, 0.25, 0.75]
-
-
-# Classes by name or number.
-
-
-def test_a_class_is_found_by_its_name_first_and_by_its_number() -> None:
-    assert class_index(("cat", "dog", "0"), "dog") == 1
-    assert class_index(("cat", "dog", "0"), "0") == 2
-    assert class_index(("cat", "dog", "0"), "1") == 1
-    with pytest.raises(InputError, match="did you mean cat"):
-        class_index(("cat", "dog"), "catt")
-
-
-@given(st.one_of(st.text(), st.integers().map(str)))
-@example("9" * 5000)
-@example("²")
-@example("-1")
-def test_any_other_text_is_refused_as_a_class(text: str) -> None:
-    found, message = None, ""
-    try:
-        found = class_index(("cat", "dog"), text)
-    except InputError as error:
-        message = str(error)
-    if found is None:
-        assert message.startswith("`class_name`")
-        assert text not in ("cat", "dog", "0", "1")
-    else:
-        assert text in ("cat", "dog") or int(text) == found

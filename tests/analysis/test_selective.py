@@ -17,7 +17,7 @@ from codedtool.analysis.temperature import fit_temperature
 from codedtool.errors import InputError
 from codedtool.report.figures_calibration import draw_risk_coverage
 from codedtool.training.subject import Outputs
-from tests.analysis.test_calibration import made_outputs
+from tests.subjects import made_outputs
 
 
 def brute_force(correct: list[bool], scores: list[tuple[float, ...]]) -> list[float]:
@@ -82,7 +82,7 @@ def test_bad_curves_are_refused() -> None:
     for scores in ((), (torch.rand(2),)):
         with pytest.raises(InputError, match="scores must be vectors as long as the answers'"):
             risk_coverage(correct, *scores)
-    with pytest.raises(InputError, match="coverage must be above 0 and at most 1, got 0"):
+    with pytest.raises(InputError, match="`coverage` must be above 0 and at most 1, got 0"):
         risk_coverage(correct, torch.rand(3)).risk_at(0)
 
 

@@ -243,7 +243,7 @@ def test_a_logit_near_zero_is_no_reason_to_fail() -> None:
 
 def test_bad_input_is_refused_before_anything_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = micro()
-    with pytest.raises(InputError, match=r"--format onnx ends in \.onnx"):
+    with pytest.raises(InputError, match=r"of `kind` onnx must end in \.onnx"):
         exported(network, tmp_path / "model.pt2", "onnx")
     with pytest.raises(InputError, match="9 class names for 10 logits"):
         exported(network, tmp_path / "model.pt2", "torch", class_names=CLASSES[:9])
@@ -253,7 +253,7 @@ def test_bad_input_is_refused_before_anything_is_exported(tmp_path: Path, monkey
             exported(network, tmp_path / "model.onnx", "onnx")
     monkeypatch.setattr(export_module, "find_spec", lambda name: name)
     monkeypatch.setattr(export_module, "_LARGEST_ONNX", 1000)
-    with pytest.raises(InputError, match="--format torch"):
+    with pytest.raises(InputError, match="choose `kind` torch"):
         exported(network, tmp_path / "model.onnx", "onnx")
     assert not list(tmp_path.iterdir())
 

@@ -26,9 +26,8 @@ from codedtool.training.run import Run
 from codedtool.training.stages import assign, permuted
 from codedtool.training.subject import opened_run
 from codedtool.training.train import train
-from tests.analysis.test_binary import zeroed_logits
 from tests.paths import SCHEMES
-from tests.subjects import NORMALIZATION, make_subject, noisy_data, randomize, shipped
+from tests.subjects import NORMALIZATION, make_subject, noisy_data, randomize, shipped, zeroed_logits
 
 FIVE, THREE = shipped("c10_5of10"), shipped("c10_3of10")
 VARIANTS = {
