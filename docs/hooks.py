@@ -130,8 +130,8 @@ def _commands() -> Iterator[tuple[str, Any, Any]]:
         context = command.make_context(name.split()[-1], [], parent=parent, resilient_parsing=True)
         if parent is not None:
             yield name, command, context
-        for child in getattr(command, "commands", {}).values():
-            yield from below(child, f"{name} {child.name}", context)
+        for child in command.list_commands(context) if hasattr(command, "commands") else ():
+            yield from below(command.commands[child], f"{name} {child}", context)
 
     yield from below(typer.main.get_command(app), "codedtool", None)
 
@@ -151,8 +151,9 @@ def _command_pages() -> Iterator[tuple[str, str, str]]:
                 panel = parameter.rich_help_panel
                 panels.setdefault(panel if isinstance(panel, str) else kind, []).append(record)
         for panel, records in panels.items():
-            lines += [f"## {panel}", "", "| | |", "|---|---|"]
-            lines += [f"| {_cell(_code(option))} | {_cell(_escaped(text))} |" for option, text in records]
+            lines += [f"## {panel}", "", "| name | meaning |", "|---|---|"]
+            # A bar in code does not end a cell.
+            lines += [f"| `{option}` | {_cell(_escaped(text))} |" for option, text in records]
             lines.append("")
         yield title, f"commands/{title.replace(' ', '-')}.md", "\n".join(lines)
 
@@ -182,9 +183,5 @@ def _escaped(text: str) -> str:
     return re.sub(r"([<>*_\[\]])", r"\\\1", text)
 
 
-def _code(option: str) -> str:
-    return f"`{option}`"
-
-
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|").replace("default: (required)", "required")

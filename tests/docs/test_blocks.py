@@ -13,6 +13,7 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 SLOW_PAGES = [page for page in PAGES if any(block.slow for block in blocks_of(page))]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_command_line_is_one_that_the_program_accepts(page: Path) -> None:
     for block in blocks_of(page):
@@ -46,6 +47,7 @@ def test_all_blocks_run(page: Path, house: House) -> None:
     execute(page, house, slow=True)
 
 
+@pytest.mark.quick
 def test_blocks_are_found_with_their_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
@@ -60,6 +62,7 @@ def test_blocks_are_found_with_their_marks(tmp_path: Path) -> None:
     assert (console.slow, console.commands()) == ("long", [("codedtool eval", ["runs/x", "…"])])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -75,6 +78,7 @@ def test_a_command_line_that_the_program_would_refuse_is_found(arguments: list[s
         parse(arguments)
 
 
+@pytest.mark.quick
 def test_outputs_are_compared_but_for_what_may_differ() -> None:
     printed = ["K=10", "", "│ s2.1 │ 87.6% │", "run x in 3.2 s"]
     assert not difference(["K=10", "s2.1  99%", "run x in 71 s"], printed, exact=False)

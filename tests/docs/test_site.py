@@ -24,10 +24,12 @@ FETCHED = re.compile(
 ITEM = re.compile(r"^( *)([A-Za-z_0-9.]+\.(?:py|j2|typed)|[a-z_]+/)(?=\s|$)")
 
 
+@pytest.mark.quick
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 1200
 
 
+@pytest.mark.quick
 def test_readme_has_the_two_set_up_commands() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert "    pip install . && codedtool scheme --K 1000 --N 32 --act 8 --hmin 6" in lines
@@ -35,6 +37,7 @@ def test_readme_has_the_two_set_up_commands() -> None:
     assert len([line for line in lines if line.startswith("    pip install -e") and line.endswith("pytest")]) == 1
 
 
+@pytest.mark.quick
 def test_design_names_every_file_of_the_package() -> None:
     (tree,) = [block for block in blocks_of(ROOT / "docs" / "design.md") if block.lines[0] == "codedtool/"]
     named: list[str] = []
@@ -54,6 +57,7 @@ def test_design_names_every_file_of_the_package() -> None:
     assert sorted(name for name in named if name.startswith("codedtool/") and "__init__" not in name) == sorted(files)
 
 
+@pytest.mark.quick
 def test_the_names_of_the_python_pages_exist() -> None:
     names = [
         name
@@ -68,6 +72,7 @@ def test_the_names_of_the_python_pages_exist() -> None:
         assert found.__doc__, f"{name} has no docstring"
 
 
+@pytest.mark.quick
 def test_pages_link_to_files_that_are_there() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:\s]+)[#)]", page.read_text()):
@@ -76,6 +81,7 @@ def test_pages_link_to_files_that_are_there() -> None:
             assert made or (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
 
 
+@pytest.mark.quick
 def test_the_citation_names_the_paper_and_this_version() -> None:
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())

@@ -14,6 +14,7 @@ CELLS = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cel
 MAGIC = "%%bash\n"
 
 
+@pytest.mark.quick
 def test_every_command_line_is_one_that_the_program_accepts() -> None:
     lines = [
         line
@@ -29,6 +30,7 @@ def test_every_command_line_is_one_that_the_program_accepts() -> None:
             parse(arguments)
 
 
+@pytest.mark.quick
 def test_the_tutorial_was_saved_with_the_outputs_of_one_run() -> None:
     assert [cell["execution_count"] for cell in CELLS] == list(range(1, len(CELLS) + 1))
     pictures = [output for cell in CELLS for output in cell["outputs"] if "image/png" in output.get("data", {})]
