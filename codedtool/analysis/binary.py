@@ -92,6 +92,9 @@ def measure(scores_n: NDArray[np.float32], positives_n: NDArray[np.bool_], thres
         positives_n: (n,) bool: whether an image is a positive.
         threshold: a score of at least this means yes.
 
+    Returns:
+        The metrics, each 0..1, and the numbers of positives and negatives.
+
     Raises:
         InputError: there is no positive or no negative.
 

@@ -31,6 +31,16 @@ class ConfidenceResult(Result):
     def left_out(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.calibration.skipped, *self.selective.skipped)))
 
+    def lines(self) -> tuple[str, ...]:
+        errors = (
+            f"ECE and MCE are the expected and the maximum calibration error, with {self.calibration.num_bins} bins."
+        )
+        scaling = "h_T divides all logits by one temperature T (eq. 10)."
+        if self.selective.temperature is None:
+            return (errors, scaling)
+        augmented = "h_aug multiplies T by 1 plus the taus of the early decoders that agree with the answer (eq. 11)."
+        return (errors, f"{scaling} {augmented}")
+
     def tables(self) -> tuple[Table, ...]:
         return (self.calibration.table(), self.selective.table())
 

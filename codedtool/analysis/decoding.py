@@ -133,7 +133,11 @@ class DecodeResult(Result):
         return "decode"
 
     def lines(self) -> tuple[str, ...]:
-        return (f"The network's accuracy is {self.accuracy:.2%} on {self.num_images} images.",)
+        return (
+            f"The network's accuracy is {self.accuracy:.2%} on {self.num_images} images.",
+            "agree:M stops an image once its last M early decoders predict the same class; margin:X once the nearest "
+            "codeword leads the second nearest by X (0: a tie, 1: the largest possible lead).",
+        )
 
     def tables(self) -> tuple[Table, ...]:
         return (
@@ -148,7 +152,7 @@ class DecodeResult(Result):
                 tuple((str(row.agreeing), f"{row.num_images:,}", percent(row.accuracy)) for row in self.agreement),
             ),
             Table(
-                "Early exits: accuracy, and cost as per cent of the whole network",
+                "Early exits: accuracy, and cost in per cent of the whole network",
                 ("rule", "accuracy", "multiply-adds", "measured time"),
                 tuple(
                     (point.rule, *map(percent, (point.accuracy, point.macs_ratio, point.time_ratio)))

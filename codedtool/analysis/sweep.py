@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from codedtool.analysis.artifacts import artifact_path, write_csv, write_figure, write_json
-from codedtool.analysis.bc import CODED, evaluate_classifiers
+from codedtool.analysis.classifier_metrics import CODED, evaluate_classifiers
 from codedtool.analysis.result import Result, Rows, Table, percent, spread
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
@@ -73,7 +73,9 @@ class SweepResult(Result):
         several = len(self.seeds) > 1
         return (
             Table(
-                "%, mean ± standard deviation of " + f"{len(self.seeds)} seeds" if several else "%",
+                f"Measurements, %: mean ± standard deviation of {len(self.seeds)} seeds"
+                if several
+                else "Measurements, %",
                 (", ".join(self.varied), *names),
                 tuple(
                     (
@@ -185,6 +187,9 @@ def sweep(
         download: whether a missing data set may be downloaded.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` is raised. The same call then continues.
         progress: where to report the progress.
+
+    Returns:
+        The measurements of every combination, over all seeds.
 
     Raises:
         InputError: `train` refuses a value, or a run in ``folder`` was trained with other values.

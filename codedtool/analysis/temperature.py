@@ -235,6 +235,9 @@ def fit_temperature(
         iterations: iterations of gradient descent, at least 1 (appendix C: 600).
         lr: step size, above 0 (appendix C: 0.1).
 
+    Returns:
+        The fitted temperature; its ``taus`` are empty for h_T.
+
     Raises:
         InputError: ``iterations`` or ``lr`` is out of range.
     """

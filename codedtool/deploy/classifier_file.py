@@ -66,7 +66,7 @@ def check_output(path: Path, *, force: bool) -> Path:
         InputError: ``path`` does not end in .safetensors, or one of the two files exists and ``force`` is off.
     """
     if path.suffix != ".safetensors":
-        raise InputError(f"{path}: a binary classifier is written to a .safetensors file; give a name that ends so")
+        raise InputError(f"{path}: a binary classifier is written to a .safetensors file; give a name with this ending")
     description = path.with_suffix(".json")
     for file in (path, description):
         refuse_existing(file, force=force)
@@ -140,7 +140,7 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
-            f"{path}: the binary classifier's files are damaged ({error}); write them again with codedtool bc"
+            f"{path}: the binary classifier is damaged ({error}); write them again with codedtool bc"
         ) from None
     try:
         if document["format"] != _FORMAT:

@@ -196,6 +196,9 @@ def export_network(
         force: whether an existing file may be overwritten.
         progress: where to report the progress.
 
+    Returns:
+        The file and its largest difference from the network.
+
     Raises:
         InputError: ``path`` exists or has another suffix, there are not K names, packages are not installed, or the
             network is too large for one ONNX file.
@@ -310,7 +313,7 @@ def _trace(module: Deployed, image_size: int) -> ExportedProgram:
     example = torch.zeros(2, 3, image_size, image_size)  # torch would take a batch of 1 for a constant
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
-    # Inline regions such as autocast's, which some users of exported programs do not know.
+    # Inline regions such as autocast's, which not every consumer of exported programs supports.
     program = program.run_decompositions({})
     for node in program.graph.nodes:
         # A stack trace names files and folders of the exporting machine.

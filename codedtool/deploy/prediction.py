@@ -68,7 +68,7 @@ class Prediction:
     path: tuple[BlockPath, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields in plain types."""
+        """The fields in JSON's types."""
         return asdict(self)
 
 
@@ -91,7 +91,7 @@ class BinaryPrediction:
     threshold: float
 
     def to_json(self) -> dict[str, Any]:
-        """The fields in plain types."""
+        """The fields in JSON's types."""
         return asdict(self)
 
 

@@ -67,8 +67,7 @@ def test_the_function_takes_the_row_s_options_and_needs(row: Analysis) -> None:
     assert first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in keywords)
     defaults = {parameter.name: parameter.default for parameter in keywords}
-    needs = row.needs - {"coded"}
-    expected = {option.name: option.default for option in row.options} | dict.fromkeys(needs)
+    expected = {option.name: option.default for option in row.options} | dict.fromkeys(row.inputs)
     assert set(expected) | {"progress"} | LIBRARY_ONLY.get(row.name, set()) == set(defaults)
     for name, default in expected.items():
         assert defaults[name] == default, name
