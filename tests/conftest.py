@@ -6,9 +6,14 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from codedtool.coding.scheme import CodingScheme
 from tests.runs import trained as trained
+
+# The first example pays for imports and compilers, and machines are noisy: no test asserts a time.
+settings.register_profile("codedtool", deadline=None)
+settings.load_profile("codedtool")
 
 # As the commands do (`prepare_torch`): beside another busy process, spinning threads slow small networks down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

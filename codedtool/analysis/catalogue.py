@@ -9,7 +9,7 @@ Nothing here imports torch: a row names its function and its drawing, which are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from codedtool.data import ImageData
     from codedtool.training.subject import Subject
 
-# The inputs that an analysis needs beside a run:
-# - coded: the run itself must have coded blocks.
-# - plain: a run of the plain control, for comparison. It is a keyword argument of the function, and may be None.
-# - ood: images of other classes. It is a keyword argument of the function, and may be None.
-Need = Literal["coded", "plain", "ood"]
+# An analysis needs a run with coded blocks (coded), or images of another data set (ood).
+Need = Literal["coded", "ood"]
+
+# An analysis takes a run of the plain control (plain) or another data set (ood) as a keyword argument, or None.
+Input = Literal["plain", "ood"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,13 @@ class Analysis:
         name: name of the command.
         title: heading of its part of the page.
         function: "module:function" below ``codedtool``. It takes a `Subject`, then as keywords ``progress``, the
-            options and the needs other than "coded", and returns a `Result`.
+            options and the inputs, and returns a `Result`.
         drawing: "module:function" below ``codedtool``. It takes the result and returns its `Drawing` objects.
         help: the command's help. Its first line is shown in the list of commands.
         text: one or two sentences above the results on the page: what the results are, and where the paper has them.
         options: the command's options. The page uses their defaults, and the report's seed.
-        needs: inputs that the analysis needs; see `Need`.
+        inputs: keyword arguments beside the options; see `Input`.
+        needs: the analysis raises NotApplicableError without them; see `Need`.
     """
 
     name: str
@@ -76,7 +77,8 @@ class Analysis:
     help: str
     text: str
     options: tuple[Option, ...] = ()
-    needs: frozenset[Need] = field(default_factory=frozenset)
+    inputs: frozenset[Input] = frozenset()
+    needs: frozenset[Need] = frozenset()
 
     def run(
         self,
@@ -97,10 +99,10 @@ class Analysis:
             progress: where the function reports its progress.
 
         Raises:
-            NotApplicableError: the run has no coded blocks, and the analysis needs them.
+            NotApplicableError: something that the analysis needs is not there.
             InputError: the function refuses its input.
         """
-        inputs = {name: value for name, value in (("plain", plain), ("ood", ood)) if name in self.needs}
+        inputs = {name: value for name, value in (("plain", plain), ("ood", ood)) if name in self.inputs}
         result: Result = _named(self.function)(subject, **inputs, **(options or {}), progress=progress)
         return result
 
@@ -153,7 +155,8 @@ CATALOGUE: tuple[Analysis, ...] = (
             Option("force", "--force", bool, False, "Overwrite an existing classifier file."),
             SEED,
         ),
-        needs=frozenset({"coded", "plain", "ood"}),
+        inputs=frozenset({"plain", "ood"}),
+        needs=frozenset({"coded"}),
     ),
     Analysis(
         name="specialize",
@@ -267,6 +270,21 @@ CATALOGUE: tuple[Analysis, ...] = (
         text="Parameters, multiply-adds, memory and speed of the run's network, its plain control and one binary "
         "classifier. The networks are timed in turn (table 5).",
         options=(Option("class_name", "--class", str, "0", "Name or number of the binary classifier's class."),),
+    ),
+    Analysis(
+        name="ood",
+        title="Out-of-distribution detection",
+        function="analysis.ood:ood",
+        drawing="report.figures_ood:draw",
+        help="Measure how well scores tell another data set's images from the run's own.\n\n"
+        "The scores are softmax, energy score, agreeing early decoders, and distance of a block's energies to the "
+        "codeword of the predicted class. --compare measures the plain network's scores too. The table, the figure and "
+        "its data go to RUN/analysis/.",
+        text="Area under the curve (AUROC) and false positives at 95% recall of scores that tell the run's validation "
+        "images from images of another data set: softmax, the energy score (Liu et al. 2020), the number of agreeing "
+        "early decoders (table 3), and the distance of the energies to the codeword of the predicted class.",
+        inputs=frozenset({"plain", "ood"}),
+        needs=frozenset({"ood"}),
     ),
 )
 

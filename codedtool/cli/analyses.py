@@ -49,7 +49,7 @@ def command_of(analysis: Analysis) -> Callable[..., None]:
                 opened(run, changes, progress=progress, checkpoint=checkpoint, no_download=no_download)
             )
             inputs = {}
-            if analysis.needs & {"plain", "ood"}:
+            if analysis.inputs:
                 inputs = compared(stack, subject, plain, ood, changes, no_download=no_download, progress=progress)
             result = analysis.run(subject, **inputs, options=options, progress=progress)
             progress("drawing", 0, None)
@@ -85,9 +85,9 @@ def _with_options(analysis: Analysis) -> Callable[[Callable[..., None]], Callabl
     """Give a command the parameters that the row asks for, as typer reads them from a signature."""
     parameters: dict[str, tuple[Any, Any]] = {"run": (RunOption, None)}
     parameters |= {option.name: (_annotation(option), option.default) for option in analysis.options}
-    if "plain" in analysis.needs:
+    if "plain" in analysis.inputs:
         parameters["plain"] = (Compare, None)
-    if "ood" in analysis.needs:
+    if "ood" in analysis.inputs:
         parameters["ood"] = (Ood, None)
     parameters |= {
         "checkpoint": (Checkpoint, "best"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, say, verb
+from codedtool.analysis.result import NONE, Table
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.bounds import UpperBound
@@ -47,24 +48,22 @@ def bounds(
     typer.echo(verdict, err=json_output)
 
 
-def _print_table(table: list[UpperBound], num_classes: int, *, to_stderr: bool) -> None:
+def _print_table(bounds: list[UpperBound], num_classes: int, *, to_stderr: bool) -> None:
     """One row per even distance."""
-    from rich.table import Table
-
-    length, act = table[0].length, table[0].act
-    say(
-        f"the most codewords of {length} digits with {act} ones, any two at least `distance` digits apart,",
-        to_stderr=to_stderr,
-    )
-    say("by three upper bounds; `at most` is the smallest of them", to_stderr=to_stderr)
-    rows = Table("distance", "Johnson", "pair counting", "Delsarte", "at most", f"K={num_classes}", box=None)
-    for bound in table:
-        rows.add_row(
+    length, act = bounds[0].length, bounds[0].act
+    rows = tuple(
+        (
             str(bound.min_distance),
-            str(bound.johnson),
-            str(bound.pair_counting),
-            "-" if bound.delsarte is None else str(bound.delsarte),
-            str(bound.best),
+            f"{bound.johnson:,}",
+            f"{bound.pair_counting:,}",
+            NONE if bound.delsarte is None else f"{bound.delsarte:,}",
+            f"{bound.best:,}",
             "not excluded" if bound.best >= num_classes else "impossible",
         )
-    print_table(rows, to_stderr=to_stderr)
+        for bound in bounds
+    )
+    caption = (
+        f"Upper bounds on the number of codewords of {length} digits with {act} ones, any two at least so far apart"
+    )
+    header = ("distance", "Johnson", "pair counting", "Delsarte", "the smallest bound", f"K={num_classes}")
+    print_table(Table(caption, header, rows), to_stderr=to_stderr)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, say, verb
+from codedtool.analysis.result import NONE, Table
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.verify import VerifyReport
@@ -81,33 +82,31 @@ def verify(
 
 def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
     """The rules, one row per file, a line for every failure, and the verdict."""
-    from rich.table import Table
-
-    for line in _RULES:
-        say(line, to_stderr=to_stderr)
     columns = ("file", "K", "N", "N_act", "A: ones", "B: column sums", "C: distance", "pairs at each distance", "JSON")
-    table = Table(*columns, "verdict", box=None)
+    rows = []
     for report in reports:
         verdict = "ok" if report.passed else "FAILED"
         scheme = report.scheme
         if scheme is None:
-            table.add_row(str(report.path), *["-"] * 8, verdict)
+            rows.append((str(report.path), *[NONE] * 8, verdict))
             continue
         failed = {check.rule for check in report.failures}
         marks = {rule: "FAILED" if rule in failed else "ok" for rule in ("A", "B", "C", "JSON")}
-        table.add_row(
-            str(report.path),
-            str(scheme.num_classes),
-            str(scheme.length),
-            str(scheme.act),
-            marks["A"],
-            f"{marks['B']} {scheme.s_min}..{scheme.s_max}",
-            f"{marks['C']} {scheme.min_distance}",
-            " ".join(f"{distance}:{pairs}" for distance, pairs in scheme.distance_histogram.items()),
-            "none" if report.record is None and marks["JSON"] == "ok" else marks["JSON"],
-            verdict,
+        rows.append(
+            (
+                str(report.path),
+                str(scheme.num_classes),
+                str(scheme.length),
+                str(scheme.act),
+                marks["A"],
+                f"{marks['B']} {scheme.s_min}..{scheme.s_max}",
+                f"{marks['C']} {scheme.min_distance}",
+                " ".join(f"{distance}:{pairs}" for distance, pairs in scheme.distance_histogram.items()),
+                "none" if report.record is None and marks["JSON"] == "ok" else marks["JSON"],
+                verdict,
+            )
         )
-    print_table(table, to_stderr=to_stderr)
+    print_table(Table("\n".join(_RULES), (*columns, "verdict"), tuple(rows)), to_stderr=to_stderr)
     for report in reports:
         for check in report.failures:
             rule = f"rule {check.rule}" if check.rule in ("A", "B", "C") else check.rule

@@ -23,6 +23,8 @@ OPTIONS: dict[str, dict[str, Any]] = {"calibrate": {"repeats": 2}}
 # Arguments of a function that are no option of its command. They have defaults.
 LIBRARY_ONLY: dict[str, set[str]] = {"activations": {"bins"}, "cost": {"seed"}}
 
+OOD = noisy_data(("x", "y"), train=1, val=7, name="other", seed=3)
+
 rows = pytest.mark.parametrize("row", CATALOGUE, ids=lambda row: row.name)
 
 
@@ -50,8 +52,7 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Subject
 def results(subjects: tuple[Subject, Subject]) -> dict[str, Result]:
     """The result of every analysis on the coded run."""
     subject, plain = subjects
-    ood = noisy_data(("x", "y"), train=1, val=7, name="other", seed=3)
-    return {row.name: row.run(subject, plain=plain, ood=ood, options=OPTIONS.get(row.name)) for row in CATALOGUE}
+    return {row.name: row.run(subject, plain=plain, ood=OOD, options=OPTIONS.get(row.name)) for row in CATALOGUE}
 
 
 def test_names_are_distinct_and_find_their_row() -> None:
@@ -66,8 +67,7 @@ def test_the_function_takes_the_row_s_options_and_needs(row: Analysis) -> None:
     assert first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in keywords)
     defaults = {parameter.name: parameter.default for parameter in keywords}
-    needs = row.needs - {"coded"}
-    expected = {option.name: option.default for option in row.options} | dict.fromkeys(needs)
+    expected = {option.name: option.default for option in row.options} | dict.fromkeys(row.inputs)
     assert set(expected) | {"progress"} | LIBRARY_ONLY.get(row.name, set()) == set(defaults)
     for name, default in expected.items():
         assert defaults[name] == default, name
@@ -94,9 +94,9 @@ def test_a_row_that_needs_coded_blocks_refuses_a_plain_run(row: Analysis, subjec
     options = OPTIONS.get(row.name)
     if "coded" in row.needs:
         with pytest.raises(NotApplicableError, match="was trained without schemes"):
-            row.run(plain, options=options)
+            row.run(plain, ood=OOD, options=options)
     else:
-        assert isinstance(row.run(plain, options=options), Result)
+        assert isinstance(row.run(plain, ood=OOD, options=options), Result)
 
 
 @rows

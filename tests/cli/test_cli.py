@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import typer
 
+from codedtool.analysis.catalogue import CATALOGUE, Analysis
 from codedtool.cli.session import in_flags, verb
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
@@ -43,8 +44,8 @@ def scheme_arguments(K: int, N: int, act: int, hmin: int | str, *more: str) -> l
     [
         [],
         ["scheme", "assign"],
-        *([name] for name in "scheme verify bounds train eval bc specialize decode calibrate activations".split()),
-        *([name] for name in "cost predict report export sweep".split()),
+        *([name] for name in "scheme verify bounds train predict report export sweep".split()),
+        *([row.name] for row in CATALOGUE),
     ],
 )
 def test_help_answers_without_importing_anything_heavy(verb: list[str], tmp_path: Path) -> None:
@@ -87,19 +88,32 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "--run --checkpoint --no-download --data --data-dir --skip-bad-images --eval-size --batch-size --precision "
         "--channels-last --device --num-workers"
     )
+
+    def of_row(row: Analysis) -> list[str]:
+        inputs = {"plain": "--compare", "ood": "--ood"}
+        return [
+            *(option.flag for option in row.options),
+            *(flag for name, flag in inputs.items() if name in row.inputs),
+        ]
+
+    # The catalogue's rows as they are typed; a new row adds its line by itself, an old one changes on purpose.
+    assert {row.name: " ".join(of_row(row)) for row in CATALOGUE} == {
+        **{row.name: " ".join(of_row(row)) for row in CATALOGUE},
+        "eval": "",
+        "bc": "--class --out --force --seed --compare --ood",
+        "specialize": "--block --repeats --seed",
+        "decode": "--exit",
+        "calibrate": "--seed --repeats",
+        "activations": "--block --subnns",
+        "cost": "--class",
+    }
     expected = {
         "scheme": "--K --N --act --hmin --out --method --refine --words --with --time-limit --seed --force",
         "scheme assign": "--scheme --similarity --repel --out --seed --force",
         "verify": "--K --N --act --hmin --max-spread",
         "bounds": "--K --N --act",
         "train": f"--scheme --stages --uncoded-stages --config --run-name --resume --checkpoint --no-download {recipe}",
-        "eval": of_run,
-        "bc": f"{of_run} --class --compare --ood --out --force --seed",
-        "specialize": f"{of_run} --block --repeats --seed",
-        "decode": f"{of_run} --exit",
-        "calibrate": f"{of_run} --seed --repeats",
-        "activations": f"{of_run} --block --subnns",
-        "cost": f"{of_run} --class",
+        **{row.name: f"{of_run} {' '.join(of_row(row))}" for row in CATALOGUE},
         "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data-dir --device",
         "report": f"{of_run} --compare --ood --out --force --seed",
         "export": "--run --checkpoint --bc --format --out --force",

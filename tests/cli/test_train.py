@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from codedtool.cli import app
 from codedtool.coding.scheme import CodingScheme
@@ -77,6 +78,23 @@ def done(arguments: list[str], cwd: Path, **environment: str) -> subprocess.Comp
     return finished
 
 
+def here(arguments: list[str], cwd: Path) -> Result:
+    """Run a command in this process, which has PyTorch loaded already; with one thread, as `run` does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with contextlib.chdir(cwd):
+            return CliRunner().invoke(app, arguments[3:])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def done_here(arguments: list[str], cwd: Path) -> Result:
+    finished = here(arguments, cwd)
+    assert finished.exit_code == 0, finished.output
+    return finished
+
+
 def load(house: Path, name: str) -> Run:
     return Run.load(house / "runs" / name)
 
@@ -103,14 +121,14 @@ def close(first: list[dict[str, Any]], second: list[dict[str, Any]], key: str, t
 @pytest.fixture(scope="module")
 def straight(house: Path) -> str:
     """Name of a run that nothing disturbed."""
-    done(train_command("straight"), house)
+    done_here(train_command("straight"), house)
     return "straight"
 
 
 @pytest.fixture(scope="module")
 def gentle(house: Path) -> str:
     """Name of a run whose steps are so small that rounding does not grow: what other devices are compared with."""
-    done(train_command("gentle", *GENTLE), house)
+    done_here(train_command("gentle", *GENTLE), house)
     return "gentle"
 
 
@@ -127,7 +145,7 @@ def test_a_run_describes_itself(house: Path, straight: str) -> None:
 
 
 def test_eval_gives_the_numbers_of_the_training(house: Path, straight: str) -> None:
-    document = json.loads(done(command("eval", "--run", straight, "--checkpoint", "last", "--json"), house).stdout)
+    document = json.loads(done_here(command("eval", "--run", straight, "--checkpoint", "last", "--json"), house).stdout)
     last = load(house, straight).metrics()[-1]
     assert document["accuracy"] == last["val_accuracy"]
     assert document["loss"] == pytest.approx(last["val_loss"], rel=1e-6)
@@ -219,8 +237,8 @@ def test_xla_trains_like_the_cpu(house: Path, gentle: str) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_term_and_last_checkpoint(house: Path) -> None:
-    finished = run(train_command("diverged", "--lr", "1e30"), house)
-    assert finished.returncode == 3
+    finished = here(train_command("diverged", "--lr", "1e30"), house)
+    assert finished.exit_code == 3
     message = " ".join(finished.stderr.split())
     assert "is not finite in epoch 1, step" in message
     assert "no checkpoint yet" in message
@@ -259,7 +277,7 @@ def test_flags_win_over_the_config_file_which_wins_over_the_recipe(house: Path, 
     config = tmp_path / "c.toml"
     config.write_text('scheme = ["schemes/c10_3of10.npy"]\ndata = "digits"\nepochs = 7\nlr = 0.25\nwarmup_lr = 0.1\n')
     arguments = ["train", "--config", str(config), "--epochs", "1", "--run-name", "configured", "--quiet"]
-    finished = done(command(*arguments), house)
+    finished = done_here(command(*arguments), house)
     assert "s2 r = 5/10 schemes/c10_5of10.npy, the sibling" in " ".join(finished.stdout.split())
     assert "warning: --warmup-lr has no effect" in finished.stderr
     recipe = load(house, "configured").recipe
@@ -274,12 +292,12 @@ def test_the_default_recipe_of_digits_reaches_97_percent(house: Path) -> None:
 
 
 def test_a_resumed_run_cannot_change_what_decides_its_result(house: Path, straight: str) -> None:
-    finished = run(command("train", "--resume", "--run-name", straight, "--lr", "0.5"), house)
-    assert finished.returncode == 2
+    finished = here(command("train", "--resume", "--run-name", straight, "--lr", "0.5"), house)
+    assert finished.exit_code == 2
     assert "--lr 0.5 cannot change" in " ".join(finished.stderr.split())
 
 
 def test_eval_without_a_run_says_how_to_get_one(tmp_path: Path) -> None:
-    finished = run(command("eval", "--json"), tmp_path)
-    assert finished.returncode == 2
+    finished = here(command("eval", "--json"), tmp_path)
+    assert finished.exit_code == 2
     assert "no run yet" in json.loads(finished.stdout)["error"]

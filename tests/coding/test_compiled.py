@@ -39,12 +39,12 @@ def test_bits_imports_no_other_kernel() -> None:
 
 def test_machine_code_is_kept_for_the_next_process(tmp_path: Path) -> None:
     program = (
-        "from codedtool.coding.problem import Problem\n"
-        "from codedtool.coding.solvers import sampler_kernels\n"
-        "from codedtool.coding.solvers.sampler import sample_words\n"
-        "print(len(sample_words(Problem(10, 12, 4, 4)).words))\n"
-        "print(sum(sampler_kernels.sample.stats.cache_hits.values()))\n"
-        "print(sum(sampler_kernels.sample.stats.cache_misses.values()))"
+        "import numpy as np\n"
+        "from codedtool.coding.solvers.balance_kernels import Pool, add_degrees\n"
+        "degrees = np.zeros(2, dtype=np.int64)\n"
+        "add_degrees(Pool(np.array([3, 5], dtype=np.uint64), 3, 2, 1), np.array([0]), degrees)\n"
+        "stats = add_degrees.stats\n"
+        "print(*degrees, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))"
     )
     outputs = [
         subprocess.run(
@@ -56,8 +56,8 @@ def test_machine_code_is_kept_for_the_next_process(tmp_path: Path) -> None:
         ).stdout.split()
         for _ in range(2)
     ]
-    # (words, hits, misses): compiled once, then loaded, with NamedTuples as arguments.
-    assert outputs == [["10", "0", "1"], ["10", "1", "0"]]
+    # The degrees, then cache hits and misses: compiled once, then loaded, with a NamedTuple as argument.
+    assert outputs == [["0", "1", "0", "1"], ["0", "1", "1", "0"]]
 
 
 def test_only_one_file_imports_numba() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from math import comb
 from typing import Literal
 
@@ -64,7 +65,12 @@ def upper_bound(length: int, act: int, min_distance: int, *, delsarte: bool = Tr
         InputError: an argument is not a whole number or is outside its range.
     """
     length, act = checked_length_and_act(length, act)
-    half = checked_distance(min_distance) // 2
+    return _upper_bound(length, act, checked_distance(min_distance) // 2, delsarte)
+
+
+@cache
+def _upper_bound(length: int, act: int, half: int, delsarte: bool) -> UpperBound:
+    """`upper_bound` at H_min = 2 ``half``; kept, because a search asks for the same bounds several times."""
     johnson = johnson_bound(length, act, half, False)
     pair_counting = johnson_bound(length, act, half, True)
     value: Fraction | None = None

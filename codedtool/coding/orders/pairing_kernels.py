@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.coding.bits import popcount, scaled, scrambled, xorshift
+from codedtool.coding.bits import copy_to, popcount, scaled, scrambled, xorshift
 from codedtool.coding.compiled import kernel
 
-BITS = "6d4014789a43"  # checksum of bits.py
+BITS = "4cfa4bf0cb4e"  # checksum of bits.py
 
 # Places of the totals of an annealing: cost now, least cost seen, and the number of classes in conflict.
 COST, LEAST_COST, NUM_CONFLICTS = 0, 1, 2
@@ -151,7 +151,7 @@ def anneal(
         totals[COST] += after - before
         if totals[COST] < totals[LEAST_COST]:
             totals[LEAST_COST] = totals[COST]
-            order.best_order[:] = order.order
+            copy_to(order.best_order, order.order)
     random_state[0] = bits
 
 
@@ -239,7 +239,7 @@ def search_orders(
             continue
         if depth == num_classes - 1:
             figures[MIN_DISTANCE], figures[NUM_PAIRS] = low, count
-            best_order[:] = order
+            copy_to(best_order, order)
             continue
         depth += 1
         least[depth], pairs[depth] = low, count

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.coding.bits import popcount
+from codedtool.coding.bits import copy_to, popcount
 from codedtool.coding.compiled import kernel
 
-BITS = "6d4014789a43"  # checksum of bits.py
+BITS = "4cfa4bf0cb4e"  # checksum of bits.py
 
 # Places of the array that `best_swap` and `find_double_swap` answer in: the words to drop and those to take.
 OUT, INTO, SECOND_OUT, SECOND_INTO = 0, 1, 2, 3
@@ -180,7 +180,7 @@ def tabu_swaps(pool: Pool, choice: Choice, tabu: Tabu, pair_weight: int, num_ste
         frozen_until[into] = now + tenures[2 * (now % (len(tenures) // 2)) + 1]
         if costs[NOW] < costs[LEAST]:
             costs[LEAST] = costs[NOW]
-            tabu.best_chosen[:] = is_chosen
+            copy_to(tabu.best_chosen, is_chosen)
 
 
 @kernel

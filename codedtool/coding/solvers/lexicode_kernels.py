@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from codedtool.coding.bits import lowest_bit, popcount
 from codedtool.coding.compiled import kernel
 
-BITS = "6d4014789a43"  # checksum of bits.py
+BITS = "4cfa4bf0cb4e"  # checksum of bits.py
 
 # Places of the state array: the next top to decide, the last top decided or -1, and the number of kept words.
 NEXT_TOP, LAST_TOP, NUM_KEPT = 0, 1, 2

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.coding.bits import lowest_bit, popcount, random_below
+from codedtool.coding.bits import copy_to, lowest_bit, popcount, random_below
 from codedtool.coding.compiled import kernel
 
-BITS = "6d4014789a43"  # checksum of bits.py
+BITS = "4cfa4bf0cb4e"  # checksum of bits.py
 
 # Places of the state of a search: steps, the present number of words, the row to give away next, work in comparisons,
 # the most words so far, and the step of the last improvement or restart.
@@ -285,7 +285,7 @@ def search_orbits(orbits: Orbits, rows: Rows, choice: Choice, limits: Limits, st
         if state[SIZE] > state[BEST_SIZE]:
             state[BEST_SIZE] = state[SIZE]
             state[LAST_CHANGE] = step
-            choice.best_chosen[:] = is_chosen
+            copy_to(choice.best_chosen, is_chosen)
             if state[BEST_SIZE] >= limits.goal:
                 return True
     return False
