@@ -99,7 +99,7 @@ def bc(
     subject.require_coded("a binary classifier")
     if class_name == "all" and "all" not in subject.classes:
         if out is not None:
-            raise InputError("`out` is the file of one class's classifier: name the class as `class_name`")
+            raise InputError("`out` is the file of one class's classifier: name its `class_name`")
         every = evaluate_classifiers(
             subject, range(len(subject.classes)), plain=plain, ood=ood, seed=seed, progress=progress
         )
