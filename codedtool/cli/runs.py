@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +38,11 @@ SchemeFiles = Annotated[
 ]
 StageNames = Annotated[
     str | None,
-    typer.Option("--stages", help="Stages of the --scheme options in their order, as s2,s3.", show_default="by ratio"),
+    typer.Option(
+        "--stages",
+        help="Stages of the --scheme options in their order, as s2,s3, or blocks of stages, as s3.1-3,s3.4-6.",
+        show_default="by ratio",
+    ),
 ]
 UncodedStages = Annotated[
     str | None, typer.Option("--uncoded-stages", help="Coded stages of the preset to leave plain, as s2.")
@@ -181,10 +186,11 @@ def resolve(
             )
     values |= given
     paths = schemes or [Path(str(path)) for path in from_file.get("scheme", [])]
+    preset = values.get("preset") or None
     assignment = assign(
         paths,
-        data=values.get("data"),
-        preset=values.get("preset") or None,
+        preset=preset,
+        image_size=None if preset is not None else _image_size(values),
         stages=_names(stages or from_file.get("stages")),
         uncoded_stages=_names(uncoded or from_file.get("uncoded_stages")) or (),
     )
@@ -192,6 +198,27 @@ def resolve(
     recipe = recipe_for(data).with_values({**values, "preset": assignment.preset})
     warn_of_ignored(recipe, values, coded=bool(assignment.schemes))
     return recipe, assignment
+
+
+def _image_size(values: Mapping[str, Any]) -> int | None:
+    """The side of the larger images, in training or evaluation; None where the data set follows from the schemes."""
+    from codedtool.training.recipe import recipe_for
+
+    if not values.get("data"):
+        return None
+    sizes = {key: values[key] for key in ("train_size", "eval_size") if key in values}
+    recipe = recipe_for(values["data"]).with_values(sizes)
+    return max(recipe.train_size, recipe.eval_size)
+
+
+def described(assignment: Assignment) -> list[str]:
+    """Lines on the network and its schemes, with the command that makes the partner of a scheme that is alone."""
+    partner = assignment.partner
+    if partner is None:
+        return assignment.lines()
+    numbers = f"--K {partner.num_classes} --N {partner.length} --act {partner.act} --hmin max"
+    files = shlex.join(["--with", str(partner.given), "--out", str(partner.out)])
+    return [*assignment.lines(), f"  to make its partner: codedtool scheme {numbers} {files}"]
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from codedtool.cli.runs import (
     SchemeFiles,
     StageNames,
     UncodedStages,
+    described,
     given,
     interruptible_training,
     loading,
@@ -68,7 +69,7 @@ def train(
             )
         else:
             recipe, assignment = resolve(schemes, stages, uncoded_stages, config, changes)
-            for line in assignment.lines() if main else ():
+            for line in described(assignment) if main else ():
                 say(line, to_stderr=json_output)
             provenance = {"command": shlex.join(["codedtool", *sys.argv[1:]]), **assignment.provenance()}
             result = training.train(

@@ -3,9 +3,9 @@
 runs/
     latest            name of the run that was begun or resumed last
     NAME/
-        config.json   format version, recipe, the scheme of every coded stage, origin of the run
+        config.json   format version, recipe, the scheme of every coded place, origin of the run
         classes.json  class names, in the order of the schemes' rows
-        schemes/      one .npy per coded stage
+        schemes/      one .npy per coded stage, or range of blocks (s3.1-3.npy)
         metrics.csv   one row per epoch; metrics.jsonl holds the same rows
         checkpoints/  see `codedtool.training.checkpoint`
 """
@@ -48,7 +48,7 @@ class Run:
     Attributes:
         path: directory of the run.
         recipe: every value of the training; ``recipe.data`` and ``recipe.preset`` name data set and architecture.
-        schemes: stage name -> its coding scheme.
+        schemes: place -> its coding scheme; a place is a stage ("s3") or blocks of one ("s3.1-3").
         classes: class names, in the order of the schemes' rows.
         normalization: normalization of the training images.
     """
