@@ -12,6 +12,7 @@ import numpy as np
 
 from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.shipped import scheme_path, shown_path
 from codedtool.errors import InputError
 from codedtool.models.presets import PRESETS, assign_schemes, get_preset, preset_for
 
@@ -28,7 +29,7 @@ class Assignment:
         preset: name of the architecture.
         schemes: stage -> its coding scheme.
         sources: stage -> the file of its scheme.
-        siblings: stages whose scheme file was not given, but found beside a given one.
+        siblings: stages whose scheme was not given, but found beside a given one (among the shipped ones for a name).
         num_classes: K.
     """
 
@@ -45,14 +46,14 @@ class Assignment:
             if stage in self.schemes:
                 scheme = self.schemes[stage]
                 found = ", the sibling of the given scheme" if stage in self.siblings else ""
-                lines.append(f"  {stage}  r = {scheme.act}/{scheme.length}  {self.sources[stage]}{found}")
+                lines.append(f"  {stage}  r = {scheme.act}/{scheme.length}  {shown_path(self.sources[stage])}{found}")
             else:
                 lines.append(f"  {stage}  r = 1")
         return lines
 
     def provenance(self) -> dict[str, Any]:
         """Return the file of every stage's scheme, as plain JSON types."""
-        return {"sources": {stage: str(path) for stage, path in self.sources.items()}}
+        return {"sources": {stage: shown_path(path) for stage, path in self.sources.items()}}
 
 
 def assign(
@@ -66,7 +67,8 @@ def assign(
     """Read scheme files and give every coded stage a scheme; stages without one get a sibling from the same folder.
 
     Args:
-        paths: scheme files; each codes the stages of its ratio, or the stage at its place in ``stages``.
+        paths: scheme files, or names of shipped schemes; each codes the stages of its ratio, or the stage at its place
+            in ``stages``.
         preset: name of the architecture; None: the one that the first scheme fits (the tiny one for small images).
         data: name of the data set, if known.
         stages: one stage name per path.
@@ -75,7 +77,7 @@ def assign(
     Raises:
         InputError: neither scheme nor preset, a file that is no scheme, or a scheme that does not fit.
     """
-    given = [(CodingScheme.load(path), path) for path in paths]
+    given = [(CodingScheme.load(path), path) for path in map(scheme_path, paths)]
     if preset is None:
         preset = _preset_of([scheme for scheme, _ in given], data)
     if not given and get_preset(preset).ratios and set(get_preset(preset).ratios) - set(uncoded_stages):
