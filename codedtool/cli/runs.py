@@ -34,7 +34,11 @@ Checkpoint = Annotated[
 ]
 SchemeFiles = Annotated[
     list[Path] | None,
-    typer.Option("--scheme", help="A scheme's .npy; repeat it to give every coded stage its own."),
+    typer.Option(
+        "--scheme",
+        help="A scheme's .npy, or the name of a shipped one (`codedtool schemes`); repeat it to give every coded stage "
+        "its own.",
+    ),
 ]
 StageNames = Annotated[
     str | None,

@@ -14,6 +14,7 @@ import numpy as np
 
 from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.shipped import scheme_path, shipped_folder, shown_path
 from codedtool.errors import InputError
 from codedtool.models.families import Choice, choose_network, usual_size
 from codedtool.models.places import parse_place
@@ -45,7 +46,7 @@ class Assignment:
         preset: name of the architecture.
         schemes: place -> its coding scheme; a place is a stage ("s3") or blocks of one ("s3.1-3").
         sources: place -> the file of its scheme.
-        siblings: stages whose scheme file was not given, but found beside a given one.
+        siblings: stages whose scheme was not given, but found beside a given one (among the shipped ones for a name).
         num_classes: K.
         reason: why this preset was chosen; empty if it was given.
         partner: of a scheme that was given alone and found no sibling: the scheme that belongs with it.
@@ -68,7 +69,7 @@ class Assignment:
             for place in places:
                 scheme = self.schemes[place]
                 found = ", the sibling of the given scheme" if place in self.siblings else ""
-                lines.append(f"  {place}  r = {scheme.act}/{scheme.length}  {self.sources[place]}{found}")
+                lines.append(f"  {place}  r = {scheme.act}/{scheme.length}  {shown_path(self.sources[place])}{found}")
             plain = [
                 number
                 for number in range(1, row.num_blocks + 1)
@@ -85,7 +86,7 @@ class Assignment:
 
     def provenance(self) -> dict[str, Any]:
         """Return the file of every stage's scheme, as plain JSON types."""
-        return {"sources": {stage: str(path) for stage, path in self.sources.items()}}
+        return {"sources": {stage: shown_path(path) for stage, path in self.sources.items()}}
 
 
 def assign(
@@ -101,7 +102,7 @@ def assign(
     One scheme alone may leave the other stages plain; `Assignment.partner` then describes the scheme that is missing.
 
     Args:
-        paths: scheme files; `assign_schemes` says which stages each of them codes.
+        paths: scheme files, or names of shipped schemes; `assign_schemes` says which stages each of them codes.
         preset: name of the architecture; None: the one that fits the first scheme's N and the images.
         image_size: side of the images in pixels, for the choice of a preset; None: that of the paper's
             data set with about K classes.
@@ -111,7 +112,7 @@ def assign(
     Raises:
         InputError: neither scheme nor preset, a file that is no scheme, or a scheme that does not fit.
     """
-    given = [(CodingScheme.load(path), path) for path in paths]
+    given = [(CodingScheme.load(path), path) for path in map(scheme_path, paths)]
     reason = ""
     if preset is None:
         preset, reason = _choose([scheme for scheme, _ in given], image_size)
@@ -175,7 +176,8 @@ def _partner(scheme: CodingScheme, path: Path, act: int) -> Partner:
     stem = re.sub(r"_h\d+$", "", path.stem)
     own = f"{scheme.act}of{scheme.length}"
     name = stem.replace(own, f"{act}of{scheme.length}") if own in stem else f"{stem}_{act}of{scheme.length}"
-    return Partner(scheme.num_classes, scheme.length, act, path, path.with_name(f"{name}.npy"))
+    folder = Path("schemes") if path.parent == shipped_folder() else path.parent
+    return Partner(scheme.num_classes, scheme.length, act, Path(shown_path(path)), folder / f"{name}.npy")
 
 
 def permuted(schemes: Mapping[str, CodingScheme], seed: int) -> dict[str, CodingScheme]:
