@@ -33,7 +33,7 @@ from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.variant import Variant
 from codedtool.training.checkpoint import CheckpointStore, Which
-from codedtool.training.recipe import Recipe
+from codedtool.training.recipe import Recipe, recipe_for
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -143,7 +143,9 @@ class Run:
                 f"{directory}/config.json has format {document.get('format')!r}, this codedtool reads format {_FORMAT}"
             )
         try:
-            recipe = Recipe().with_values(document["recipe"])
+            stored = document["recipe"]
+            # Runs of earlier versions have no name of a recipe: theirs was the data set's own.
+            recipe = recipe_for(stored["data"], stored.get("recipe")).with_values(stored)
             entries = {
                 str(stage): (str(entry["file"]), entry["sha256"]) for stage, entry in document["schemes"].items()
             }
