@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 @verb
 def assign(
-    scheme: Annotated[Path, typer.Option("--scheme", help="The scheme (.npy) whose rows are to be ordered.")],
+    scheme: Annotated[
+        Path,
+        typer.Option("--scheme", help="The scheme whose rows are to be ordered: a .npy, or the name of a shipped one."),
+    ],
     similarity: Annotated[
         str,
         typer.Option(
@@ -56,8 +59,9 @@ def assign(
 
     from codedtool.coding.orders.assignment import assign_classes, load_similarity
     from codedtool.coding.scheme import CodingScheme
+    from codedtool.coding.shipped import scheme_path
 
-    given = CodingScheme.load(scheme)
+    given = CodingScheme.load(scheme_path(scheme))
     matrix_file = _matrix_file(similarity, quiet=quiet)
     matrix = load_similarity(matrix_file, given.num_classes)
     budget = Budget()

@@ -83,8 +83,8 @@ def scheme(
         list[Path] | None,
         typer.Option(
             "--with",
-            help="The scheme of another coded stage; repeatable. Rows are ordered so that no two classes have close "
-            "codewords in all stages together.",
+            help="The scheme of another coded stage, a .npy or the name of a shipped scheme; repeatable. Rows are "
+            "ordered so that no two classes have close codewords in all stages together.",
         ),
     ] = None,
     time_limit: Annotated[
@@ -181,10 +181,11 @@ def _refuse_target(target: Path, *, force: bool) -> None:
 def _load_companions(paths: list[Path], num_classes: int) -> list[CodingScheme]:
     """The schemes of ``--with``; InputError for one with another number of rows."""
     from codedtool.coding.scheme import CodingScheme
+    from codedtool.coding.shipped import scheme_path
 
     companions = []
     for path in paths:
-        companion = CodingScheme.load(path)
+        companion = CodingScheme.load(scheme_path(path))
         if companion.num_classes != num_classes:
             raise InputError(f"--with {path}: it has K={companion.num_classes} rows, --K asks for {num_classes}")
         companions.append(companion)

@@ -26,7 +26,12 @@ _RULES = (
 @verb
 def verify(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Scheme files or folders.", show_default="schemes/")
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="Scheme files, folders of them, or names of shipped schemes.",
+            show_default="schemes/, or without this folder the shipped schemes",
+        ),
     ] = None,
     num_classes: Annotated[int | None, typer.Option("--K", help="Number of classes that every file must have.")] = None,
     length: Annotated[int | None, typer.Option("--N", help="Length of a codeword that every file must have.")] = None,
@@ -52,9 +57,13 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check schemes against rules A, B and C, and against their JSON, with numpy alone. Exit code 3 if any fails."""
+    from codedtool.coding.shipped import shipped_folder
     from codedtool.coding.verify import find_scheme_files, verify_scheme
 
-    files = find_scheme_files(paths or [Path("schemes")])
+    if not paths:
+        here = Path("schemes")
+        paths = [here if here.is_dir() else shipped_folder()]
+    files = find_scheme_files(paths)
     reports = []
     documents: list[dict[str, Any]] = []
     with progress_display(quiet=quiet) as progress:
@@ -82,19 +91,21 @@ def verify(
 
 def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
     """The rules, one row per file, a line for every failure, and the verdict."""
+    from codedtool.coding.shipped import shown_path
+
     columns = ("file", "K", "N", "N_act", "A: ones", "B: column sums", "C: distance", "pairs at each distance", "JSON")
     rows = []
     for report in reports:
         verdict = "ok" if report.passed else "FAILED"
         scheme = report.scheme
         if scheme is None:
-            rows.append((str(report.path), *[NONE] * 8, verdict))
+            rows.append((shown_path(report.path), *[NONE] * 8, verdict))
             continue
         failed = {check.rule for check in report.failures}
         marks = {rule: "FAILED" if rule in failed else "ok" for rule in ("A", "B", "C", "JSON")}
         rows.append(
             (
-                str(report.path),
+                shown_path(report.path),
                 str(scheme.num_classes),
                 str(scheme.length),
                 str(scheme.act),

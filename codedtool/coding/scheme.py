@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from codedtool.coding.shipped import shipped_names, shipped_path
 from codedtool.coding.words import MAX_LENGTH, distance_histogram, table_to_words, words_to_table
 from codedtool.errors import InputError
 from codedtool.files import refuse_existing, write_atomically
@@ -75,9 +76,19 @@ class CodingScheme:
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
         except OSError as error:
-            raise InputError(
-                f"{source}: cannot be read ({error.strerror or error}); give the path of a scheme's .npy"
-            ) from None
+            raise InputError(f"{source}: cannot be read ({error.strerror or error}); {_instead_of(source)}") from None
+
+    @classmethod
+    def shipped(cls, name: str) -> CodingScheme:
+        """The shipped scheme called ``name``, wherever the program runs.
+
+        >>> CodingScheme.shipped("c100_4of20")
+        CodingScheme(K=100, N=20, act=4)
+
+        Raises:
+            InputError: no shipped scheme has this name; the message names the nearest one.
+        """
+        return cls.load(shipped_path(name))
 
     @property
     def table(self) -> NDArray[np.uint8]:
@@ -216,6 +227,14 @@ class CodingScheme:
 def record_path(scheme_path: Path) -> Path:
     """The path of the JSON beside a scheme's ``.npy``."""
     return scheme_path.with_suffix(".json")
+
+
+def _instead_of(missing: Path) -> str:
+    """What to give instead of the path of a file that cannot be read."""
+    name = missing.stem
+    if name in shipped_names():
+        return f"a shipped scheme has this name: give {name}, without folder and ending"
+    return "give the path of a scheme's .npy, or the name of a shipped scheme (`codedtool schemes` lists them)"
 
 
 def best_spread(num_classes: int, length: int, act: int) -> int:

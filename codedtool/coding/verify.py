@@ -9,6 +9,7 @@ from typing import Any
 
 from codedtool.budget import Progress, silent
 from codedtool.coding.scheme import CodingScheme, best_spread, record_path
+from codedtool.coding.shipped import scheme_path
 from codedtool.errors import CodedtoolError, InputError
 
 
@@ -69,7 +70,7 @@ class VerifyReport:
 
 
 def find_scheme_files(paths: list[Path]) -> list[Path]:
-    """The ``.npy`` files that ``paths`` (files and folders) name, folders sorted by name.
+    """The ``.npy`` files that ``paths`` (files, folders and names of shipped schemes) name, folders sorted by name.
 
     Raises:
         InputError: a path that does not exist, or a folder without any ``.npy``.
@@ -83,8 +84,8 @@ def find_scheme_files(paths: list[Path]) -> list[Path]:
                     f"{path} holds no .npy file: give the path of a scheme, or make one with `codedtool scheme`"
                 )
             files += inside
-        elif path.exists():
-            files.append(path)
+        elif scheme_path(path).exists():
+            files.append(scheme_path(path))
         else:
             raise InputError(f"{path} does not exist: give the path of a scheme's .npy or of a folder of them")
     return files

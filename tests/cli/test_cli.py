@@ -44,7 +44,7 @@ def scheme_arguments(K: int, N: int, act: int, hmin: int | str, *more: str) -> l
     [
         [],
         ["scheme", "assign"],
-        *([name] for name in "scheme verify bounds train predict report export sweep".split()),
+        *([name] for name in "scheme schemes verify bounds train predict report export sweep".split()),
         *([row.name] for row in CATALOGUE),
     ],
 )
@@ -76,7 +76,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     }
     talk = "--json --quiet -q"
     recipe = (
-        "--data --preset --epochs --batch-size --micro-batch --lr --min-lr --warmup-epochs --warmup-lr "
+        "--recipe --data --preset --epochs --batch-size --micro-batch --lr --min-lr --warmup-epochs --warmup-lr "
         "--cooldown-epochs --momentum --nesterov --weight-decay --norm-decay --label-smoothing --mu --p-drop "
         "--exponent --threshold --energy-norm --concatenate --gradient-masking --shortcuts --permutation "
         "--crop-padding --random-resized-crop --flip --randaugment --erasing --erasing-count "
@@ -110,6 +110,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     expected = {
         "scheme": "--K --N --act --hmin --out --method --refine --words --with --time-limit --seed --force",
         "scheme assign": "--scheme --similarity --repel --out --seed --force",
+        "schemes": "",
         "verify": "--K --N --act --hmin --max-spread",
         "bounds": "--K --N --act",
         "train": f"--scheme --stages --uncoded-stages --config --run-name --resume --checkpoint --no-download {recipe}",
@@ -196,7 +197,7 @@ def test_words_given_are_kept_word_for_word(tmp_path: Path, scheme: CodingScheme
         (["scheme", "assign", "--similarity", "m.npy"], 2, "Missing option"),
         (["scheme", "assign", "--scheme", "gone.npy", "--similarity", "m.npy"], 2, "gone.npy: cannot be read"),
         (scheme_arguments(10, 10, 3, 4, "--with", "gone.npy"), 2, "gone.npy: cannot be read"),
-        (["verify"], 2, "schemes does not exist"),
+        (["verify", "nowhere/"], 2, "nowhere does not exist"),
         (["bounds", "--K", "10", "--N", "99", "--act", "3"], 2, "64"),
     ],
 )

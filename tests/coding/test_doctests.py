@@ -11,8 +11,9 @@ MODULES = {
     "codedtool.coding.bounds.upper": ("upper_bound", "bounds_table"),
     "codedtool.coding.problem": ("Problem",),
     "codedtool.coding.result": ("SchemeResult",),
-    "codedtool.coding.scheme": ("CodingScheme",),
+    "codedtool.coding.scheme": ("CodingScheme", "CodingScheme.shipped"),
     "codedtool.coding.search": ("find_scheme",),
+    "codedtool.coding.shipped": ("shipped_names", "scheme_path"),
     "codedtool.coding.verify": ("verify_scheme",),
 }
 
