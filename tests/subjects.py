@@ -13,6 +13,7 @@ from codedtool.budget import silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, Normalization, Split
 from codedtool.models import CodedNetwork, build_network
+from codedtool.models.places import scheme_at
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import Outputs, Subject
@@ -137,10 +138,11 @@ def zeroed_logits(
 ) -> torch.Tensor:
     """Logit of a class of a plain network, in which the channels of the class's inactive subNNs are set to zero."""
     handles = []
-    for stage, block in zip(network.block_stages, network.blocks, strict=True):
-        if stage not in schemes:
+    for block in network.blocks:
+        scheme = scheme_at(schemes, block.stage, block.number)
+        if scheme is None:
             continue
-        bits = schemes[stage].table[class_index]
+        bits = scheme.table[class_index]
         width = block.grouped_bn.num_features // len(bits)
         keep = torch.tensor([float(bit) for bit in bits for _ in range(width)])[None, :, None, None]
         # On the way into the sum; the channels that stay see no other ones before it.

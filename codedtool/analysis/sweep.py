@@ -146,6 +146,8 @@ def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
     check_key(key, {**settings(), SCHEME: None}, what="`vary`")
     if key == "seed":
         raise InputError("`vary` seed: seeds are repeated at every point of the grid; give their number as `seeds`")
+    if key == "recipe":
+        raise InputError("`vary` recipe: a recipe sets many values at once; run one sweep for each `recipe`")
     kind: type = settings()[key].kind
     found: list[Any] = []
     for part in (part.strip() for part in values.split(",")):

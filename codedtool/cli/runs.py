@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,14 +18,17 @@ import typer
 from codedtool.budget import Budget, Progress
 from codedtool.cli.session import EXIT_INTERRUPTED, in_flags, progress_display
 from codedtool.errors import InputError
-from codedtool.training.recipe import Recipe, settings
+from codedtool.training.recipe import RECIPES, Recipe, settings
 from codedtool.training.settings import SettingIgnored
 
 if TYPE_CHECKING:
     from codedtool.training.stages import Assignment
     from codedtool.training.subject import Subject
 
-_PANEL = "Recipe: {section} (defaults depend on the data set)"
+_PANEL = "Recipe: {section}"
+
+# Values that the data set decides.
+_WITHOUT_DEFAULT = ("recipe", "data", "preset")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -41,7 +45,11 @@ SchemeFiles = Annotated[
 ]
 StageNames = Annotated[
     str | None,
-    typer.Option("--stages", help="Stages of the --scheme options in their order, as s2,s3.", show_default="by ratio"),
+    typer.Option(
+        "--stages",
+        help="Stages of the --scheme options in their order, as s2,s3, or blocks of stages, as s3.1-3,s3.4-6.",
+        show_default="by ratio",
+    ),
 ]
 UncodedStages = Annotated[
     str | None, typer.Option("--uncoded-stages", help="Coded stages of the preset to leave plain, as s2.")
@@ -78,6 +86,25 @@ def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
+def _defaults(key: str) -> str | bool:
+    """The default of a recipe's key, and the recipes whose value differs, as 300; imagenet 250; digits 30."""
+    if key in _WITHOUT_DEFAULT:
+        return False
+    usual = getattr(Recipe(), key)
+    others: dict[str, list[str]] = {}
+    for name, recipe in RECIPES.items():
+        if getattr(recipe, key) != usual:
+            others.setdefault(_shown(getattr(recipe, key)), []).append(name)
+    return "; ".join([_shown(usual), *(f"{', '.join(names)} {value}" for value, names in others.items())])
+
+
+def _shown(value: Any) -> str:
+    """A recipe's value as help texts show it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+
+
 def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
     """Give a command one optional flag per key of `Recipe` (all, without ``keys``) in place of its ``**values``.
 
@@ -93,7 +120,9 @@ def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
                 continue
             names = f"{_flag(key)}/--no-{key.replace('_', '-')}" if setting.kind is bool else _flag(key)
             panel = _PANEL.format(section=setting.section)
-            option = typer.Option(names, help=setting.help, show_default=False, rich_help_panel=panel)
+            option = typer.Option(
+                names, help=setting.help, show_default=False if keys else _defaults(key), rich_help_panel=panel
+            )
             flags.append(
                 inspect.Parameter(
                     key,
@@ -170,9 +199,13 @@ def interruptible_training(budget: Budget) -> Iterator[None]:
 
 def resolve(
     schemes: list[Path] | None, stages: str | None, uncoded: str | None, config: Path | None, given: dict[str, Any]
-) -> tuple[Recipe, Assignment]:
-    """The recipe (flags win over the config file, that over the data set's recipe), and which scheme goes where."""
-    from codedtool.training.recipe import default_data, read_config, recipe_for, warn_of_ignored
+) -> tuple[Recipe, Assignment, list[str]]:
+    """The recipe, which scheme goes where, and lines for people about the recipe.
+
+    Flags win over the config file, and that over the recipe by name.
+    """
+    from codedtool.training.recipe import composed, default_data, read_config, warn_of_ignored
+    from codedtool.training.run_data import find_recipe
     from codedtool.training.stages import assign
 
     own = {"scheme": list, "stages": str, "uncoded_stages": str}
@@ -185,17 +218,38 @@ def resolve(
             )
     values |= given
     paths = schemes or [Path(str(path)) for path in from_file.get("scheme", [])]
+    data = values.get("data")
+    found = find_recipe(data, values.get("recipe")) if data else None
     assignment = assign(
         paths,
-        data=values.get("data"),
         preset=values.get("preset") or None,
+        image_size=None if found is None else _image_size(found[0], values),
         stages=_names(stages or from_file.get("stages")),
         uncoded_stages=_names(uncoded or from_file.get("uncoded_stages")) or (),
     )
-    data = values.get("data") or default_data(assignment.num_classes, values.get("data_dir", Recipe().data_dir))
-    recipe = recipe_for(data).with_values({**values, "preset": assignment.preset})
+    if found is None:
+        data = default_data(assignment.num_classes, values.get("data_dir", Recipe().data_dir))
+        found = find_recipe(data, values.get("recipe"))
+    base, chosen = found
+    recipe, lines = composed(base, {**values, "preset": assignment.preset})
     warn_of_ignored(recipe, values, coded=bool(assignment.schemes))
-    return recipe, assignment
+    return recipe, assignment, [chosen, *lines]
+
+
+def _image_size(recipe: Recipe, values: Mapping[str, Any]) -> int:
+    """The side of the larger images, in training or evaluation."""
+    recipe = recipe.with_values({key: values[key] for key in ("train_size", "eval_size") if key in values})
+    return max(recipe.train_size, recipe.eval_size)
+
+
+def described(assignment: Assignment) -> list[str]:
+    """Lines on the network and its schemes, with the command that makes the partner of a scheme that is alone."""
+    partner = assignment.partner
+    if partner is None:
+        return assignment.lines()
+    numbers = f"--K {partner.num_classes} --N {partner.length} --act {partner.act} --hmin max"
+    files = shlex.join(["--with", str(partner.given), "--out", str(partner.out)])
+    return [*assignment.lines(), f"  to make its partner: codedtool scheme {numbers} {files}"]
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.models.blocks import Block, BlockOutput, InvertedResidual, ResNeXtBlock
+from codedtool.models.families import StemKind
+from codedtool.models.places import scheme_at
 from codedtool.models.variant import PAPER, Variant
 
 
@@ -94,9 +96,6 @@ class InvertedStage:
         )
 
 
-StemKind = Literal["cifar", "imagenet", "mobilenet", "mobilenet-cifar"]
-
-
 class CodedNetwork(nn.Module):
     """A stem, stages of blocks, global average pooling, and a linear layer without bias.
 
@@ -106,7 +105,8 @@ class CodedNetwork(nn.Module):
     Args:
         stages: name -> stage, in order.
         num_subnns: N, the same in every block.
-        schemes: stage name -> the scheme of its blocks; stages without a scheme are plain (r = 1).
+        schemes: place -> the scheme of its blocks. A place is a stage ("s3") or blocks of one ("s3.1-3", "s3.4"), as
+            `places` describes. Blocks without a scheme are plain (r = 1).
         num_classes: K.
         stem: first layers. "cifar": 3x3 convolution, stride 1. "imagenet": 7x7 convolution and 3x3 max-pooling, stride
             2 each. "mobilenet": 3x3 convolution with ReLU6, stride 2. "mobilenet-cifar": the same with stride 1.
@@ -146,8 +146,8 @@ class CodedNetwork(nn.Module):
         drop_schemes: list[CodingScheme] = []
         channels = stem_channels
         for name, stage in stages.items():
-            scheme = schemes.get(name)
             for number in range(1, stage.num_blocks + 1):
+                scheme = scheme_at(schemes, name, number)
                 if scheme is not None:
                     if not drop_schemes or drop_schemes[-1] != scheme:
                         drop_schemes.append(scheme)

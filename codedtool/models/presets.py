@@ -1,15 +1,26 @@
-"""Networks by name: those of table 1, smaller ones, and their plain controls; and the schemes of their stages."""
+"""Networks by name, coded and plain, and which scheme codes which of their stages or blocks."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
-from codedtool.models.network import CodedNetwork, InvertedStage, Stage, StemKind
+from codedtool.models.families import (
+    FAMILIES,
+    MOBILENET,
+    Architecture,
+    StemKind,
+    choose_network,
+    default_acts,
+    parse_name,
+    usual_size,
+)
+from codedtool.models.network import CodedNetwork, InvertedStage, Stage
+from codedtool.models.places import parse_place
 from codedtool.models.variant import PAPER, Variant
 
 
@@ -20,7 +31,7 @@ class Preset:
     Attributes:
         stages: name -> stage, in order.
         num_subnns: N, the number of subNNs per block.
-        ratios: coded stage -> r = N_act / N; empty for a plain control.
+        ratios: coded stage -> its usual r = N_act / N, in order; empty for a plain control.
         num_classes: K of the data set that the architecture was made for.
         stem, stem_channels, head_channels: as for `CodedNetwork`.
     """
@@ -34,121 +45,65 @@ class Preset:
     head_channels: int = 0
 
 
-def _cifar(num_classes: int, num_subnns: int, widths: Sequence[int], ratios: Mapping[str, Fraction]) -> Preset:
-    stages = {
-        f"s{number + 1}": Stage(256 << number, width, num_blocks=3, stride=1 if number == 0 else 2)
-        for number, width in enumerate(widths)
-    }
-    return Preset(stages, num_subnns, ratios, num_classes, "cifar", 64)
+@cache
+def get_preset(name: str) -> Preset:
+    """Return the architecture called ``name``.
+
+    Raises:
+        InputError: the name has none of the known forms; the message names the nearest name.
+    """
+    found = parse_name(name)
+    first, second = (Fraction(act, found.num_subnns) for act in default_acts(found.num_subnns))
+    if found.family == MOBILENET:
+        ratios = {"s4": first, "s5": first, "s6": second, "s7": second}
+        stages, stem, stem_channels, head_channels = _mobilenet(found)
+    else:
+        family = FAMILIES[found.family]
+        stages = {
+            f"s{number + 1}": Stage(family.out_channels << number, found.subnn_channels << number, blocks, stride)
+            for number, (blocks, stride) in enumerate(zip(family.blocks, family.strides, strict=True))
+        }
+        *_, last_but_one, last = stages
+        ratios = {last_but_one: first, last: second}
+        stem, stem_channels, head_channels = family.stem, family.stem_channels, 0
+    return Preset(
+        stages,
+        found.num_subnns,
+        ratios if found.coded else {},
+        found.num_classes,
+        stem,
+        stem_channels,
+        head_channels,
+    )
 
 
-def _imagenet(ratios: Mapping[str, Fraction]) -> Preset:
-    stages = {
-        f"s{number + 1}": Stage(256 << number, 4 << number, num_blocks=blocks, stride=1 if number == 0 else 2)
-        for number, blocks in enumerate((3, 4, 6, 3))
-    }
-    return Preset(stages, 32, ratios, 1000, "imagenet", 64)
-
-
-def _narrow(ratios: Mapping[str, Fraction]) -> Preset:
-    stages = {
-        "s1": Stage(64, 3, num_blocks=1, stride=2),
-        "s2": Stage(128, 6, num_blocks=3, stride=2),
-        "s3": Stage(256, 12, num_blocks=3, stride=2),
-    }
-    return Preset(stages, 10, ratios, 10, "cifar", 16)
-
-
-def _tiny(ratios: Mapping[str, Fraction]) -> Preset:
-    stages = {
-        "s1": Stage(32, 2, num_blocks=1, stride=1),
-        "s2": Stage(64, 4, num_blocks=2, stride=2),
-        "s3": Stage(128, 8, num_blocks=2, stride=1),
-    }
-    return Preset(stages, 10, ratios, 10, "cifar", 16)
-
-
-def _mobilenet(num_classes: int, num_subnns: int, acts: tuple[int, int] | None, *, cifar: bool) -> Preset:
+def _mobilenet(found: Architecture) -> tuple[dict[str, Stage | InvertedStage], StemKind, int, int]:
     """Make MobileNetV2 (Sandler et al. 2018, table 2); for CIFAR's 32 pixels the first two strides are 1.
 
-    Args:
-        acts: N_act of stages s4 and s5, and of s6 and s7; None: a plain control.
+    Appendix E proposes it. Widths of the stages that can be coded are rounded to multiples of N.
     """
     rows = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-    stages = {
+    stages: dict[str, Stage | InvertedStage] = {
         f"s{number}": InvertedStage(
             out_channels,
             expansion,
             num_blocks,
-            stride=1 if cifar and number == 2 else stride,
-            multiple=num_subnns if number >= 4 else 1,
+            stride=1 if number == 2 and not found.for_photos else stride,
+            multiple=found.num_subnns if number >= 4 else 1,
         )
         for number, (expansion, out_channels, num_blocks, stride) in enumerate(rows, start=1)
     }
-    ratios = {}
-    if acts is not None:
-        first, second = (Fraction(act, num_subnns) for act in acts)
-        ratios = {"s4": first, "s5": first, "s6": second, "s7": second}
-    stem: StemKind = "mobilenet-cifar" if cifar else "mobilenet"
-    return Preset(stages, num_subnns, ratios, num_classes, stem, 32, head_channels=1280)
+    return stages, "mobilenet" if found.for_photos else "mobilenet-cifar", 32, 1280
 
 
-_C10 = {"s2": Fraction(5, 10), "s3": Fraction(3, 10)}
-_C100 = {"s2": Fraction(8, 20), "s3": Fraction(4, 20)}
-_IMAGENET = {"s3": Fraction(16, 32), "s4": Fraction(8, 32)}
+def preset_for(scheme: CodingScheme, *, image_size: int | None = None) -> str:
+    """Name the coded network that fits a scheme and the size of the images; see `choose_network`.
 
-# Table 1; each coded network is followed by its plain control, the same network with r = 1 everywhere.
-PRESETS: dict[str, Preset] = {
-    "coded_resnext29_10x11d": _cifar(10, 10, (11, 22, 44), _C10),
-    "resnext29_10x11d": _cifar(10, 10, (11, 22, 44), {}),
-    "coded_resnext29_20x6d": _cifar(100, 20, (6, 12, 24), _C100),
-    "resnext29_20x6d": _cifar(100, 20, (6, 12, 24), {}),
-    "coded_resnext50_32x4d": _imagenet(_IMAGENET),
-    "resnext50_32x4d": _imagenet({}),
-    # For CIFAR-10 without a GPU: fifteen times faster than the paper's network.
-    "coded_resnext23_10x3d": _narrow(_C10),
-    "resnext23_10x3d": _narrow({}),
-    # Appendix E proposes MobileNetV2; widths of its coded stages are rounded to multiples of N.
-    "coded_mobilenetv2_10": _mobilenet(10, 10, (5, 3), cifar=True),
-    "mobilenetv2_10": _mobilenet(10, 10, None, cifar=True),
-    "coded_mobilenetv2_20": _mobilenet(100, 20, (8, 4), cifar=True),
-    "mobilenetv2_20": _mobilenet(100, 20, None, cifar=True),
-    "coded_mobilenetv2_32": _mobilenet(1000, 32, (16, 8), cifar=False),
-    "mobilenetv2_32": _mobilenet(1000, 32, None, cifar=False),
-    "coded_resnext_tiny": _tiny(_C10),
-    "resnext_tiny": _tiny({}),
-}
-
-
-def get_preset(name: str) -> Preset:
-    """Return the preset called ``name``.
-
-    Raises:
-        InputError: no preset has this name; the message names the nearest one.
+    Args:
+        scheme: only its N counts, and its K where the size is unknown.
+        image_size: side of the images, in pixels; None: that of the paper's data set with about K classes.
     """
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"`preset` {name!r} is unknown; {hint}Known: {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-def preset_for(scheme: CodingScheme) -> str:
-    """Name the first coded preset with this scheme's N and a stage of its ratio.
-
-    Raises:
-        InputError: no such preset; the message lists the presets' N and ratios.
-    """
-    for name, preset in PRESETS.items():
-        if preset.num_subnns == scheme.length and scheme.ratio in preset.ratios.values():
-            return name
-    known = ", ".join(
-        f"{name}: N={preset.num_subnns}, r={_listed(preset)}" for name, preset in PRESETS.items() if preset.ratios
-    )
-    raise InputError(
-        f"no preset has N={scheme.length} and a stage of ratio {scheme.act}/{scheme.length} ({known}); "
-        "name one as `preset` and the scheme's stage in `stages`"
-    )
+    return choose_network(scheme.length, image_size or usual_size(scheme.num_classes)).preset
 
 
 def build_network(
@@ -162,9 +117,9 @@ def build_network(
     """Build a network with new weights from torch's random state, in training mode, on the CPU (table 1).
 
     Args:
-        preset: name of the architecture, a key of `PRESETS`.
-        schemes: either stage -> scheme, where stages without a scheme are plain; or a sequence of schemes, each of
-            which codes the stages of its ratio, and which must cover all coded stages of the preset.
+        preset: name of the architecture, such as "coded_resnext29_16x8d"; `families` has all forms.
+        schemes: either place -> scheme, where a place is a stage ("s3") or blocks of one ("s3.1-3"), and blocks without
+            a scheme are plain; or a sequence of schemes for `assign_schemes`.
         num_classes: K; None: K of the schemes, or of the preset if there are no schemes.
         in_channels: channels of an image.
         variant: the ablations.
@@ -187,8 +142,9 @@ def build_network(
     found = get_preset(preset)
     if not isinstance(schemes, Mapping):
         schemes = assign_schemes(preset, schemes)
-    for stage, scheme in schemes.items():
-        _check_fits(preset, found, stage, scheme)
+    for place, scheme in schemes.items():
+        _check_fits(preset, found, place, scheme)
+    _check_apart(found, schemes)
     classes = {scheme.num_classes for scheme in schemes.values()}
     if num_classes is not None:
         classes.add(num_classes)
@@ -200,7 +156,7 @@ def build_network(
     return CodedNetwork(
         found.stages,
         found.num_subnns,
-        {stage: schemes[stage] for stage in found.stages if stage in schemes},
+        _in_order(found, schemes),
         num_classes=classes.pop() if classes else found.num_classes,
         stem=found.stem,
         stem_channels=found.stem_channels,
@@ -218,37 +174,48 @@ def assign_schemes(
     uncoded_stages: Iterable[str] = (),
     sibling: Callable[[str, Fraction], CodingScheme | None] | None = None,
 ) -> dict[str, CodingScheme]:
-    """Assign schemes to the stages of a preset.
+    """Assign schemes to the stages of an architecture.
+
+    Schemes with the architecture's usual ratios code the stages of these ratios, which must then all get a scheme.
+    Schemes of other ratios code the last stages, the larger ratio first (section 3.2.1); the other stages are plain.
 
     Args:
-        preset: name of the architecture, a key of `PRESETS`.
-        schemes: each codes the stages with its ratio r, or the stage at its place in ``stages``.
-        stages: one stage name per scheme, needed for ratios that the preset does not have.
+        preset: name of the architecture.
+        schemes: any number of schemes.
+        stages: one place per scheme, instead of the choice by ratio: a stage ("s3") or blocks of one ("s3.1-3").
         uncoded_stages: coded stages of the preset that stay plain, unless a scheme is given for them.
         sibling: function of (stage, ratio), called for every coded stage without a scheme; returns a scheme or None.
 
     Returns:
-        Stage -> scheme, in the order of the stages.
+        Place -> scheme, in the order of the blocks.
 
     Raises:
-        InputError: another N than the preset's, different K, two schemes for one stage, a ratio or stage that the
-            preset does not have, or a coded stage without a scheme.
+        InputError: another N than the preset's, different K, two schemes for one block, more schemes than stages to
+            code, an unknown stage or block, or a coded stage without a scheme.
     """
     found = get_preset(preset)
     uncoded = set(uncoded_stages)
     for stage in uncoded:
-        _check_stage(preset, found, stage)
+        _check_place(preset, found, stage)
     if stages is not None and len(stages) != len(schemes):
         raise InputError(f"`stages` names {len(stages)} stages for {len(schemes)} schemes; name one stage per scheme")
+    usual = stages is not None or all(scheme.ratio in found.ratios.values() for scheme in schemes)
+    if stages is not None:
+        pairs = list(zip(stages, schemes, strict=True))
+    elif usual:
+        pairs = [(stage, scheme) for scheme in schemes for stage, r in found.ratios.items() if r == scheme.ratio]
+    else:
+        pairs = _last_stages(preset, found, schemes)
     assigned: dict[str, CodingScheme] = {}
-    for number, scheme in enumerate(schemes):
-        for stage in _stages_of_ratio(preset, found, scheme) if stages is None else [stages[number]]:
-            _check_fits(preset, found, stage, scheme)
-            if stage in assigned:
-                raise InputError(f"two schemes are given for stage {stage}; name the stage of each in `stages`")
-            assigned[stage] = scheme
-    for stage, ratio in found.ratios.items():
-        if stage in assigned or stage in uncoded:
+    for place, scheme in pairs:
+        _check_fits(preset, found, place, scheme)
+        if place in assigned:
+            raise InputError(f"two schemes are given for stage {place}; name the stage of each in `stages`")
+        assigned[place] = scheme
+    _check_apart(found, assigned)
+    coded = {parse_place(place).stage for place in assigned}
+    for stage, ratio in found.ratios.items() if usual else ():
+        if stage in coded or stage in uncoded:
             continue
         scheme_or_none = sibling(stage, ratio) if sibling is not None else None
         if scheme_or_none is None:
@@ -259,37 +226,78 @@ def assign_schemes(
         _check_fits(preset, found, stage, scheme_or_none)
         assigned[stage] = scheme_or_none
     if len({scheme.num_classes for scheme in assigned.values()}) > 1:
-        counts = ", ".join(f"{stage}: K={scheme.num_classes}" for stage, scheme in assigned.items())
+        counts = ", ".join(f"{place}: K={scheme.num_classes}" for place, scheme in assigned.items())
         raise InputError(f"the schemes have different numbers of classes ({counts}); row k of every scheme is class k")
-    return {stage: assigned[stage] for stage in found.stages if stage in assigned}
+    return _in_order(found, assigned)
 
 
-def _stages_of_ratio(preset: str, found: Preset, scheme: CodingScheme) -> list[str]:
-    stages = [stage for stage, ratio in found.ratios.items() if ratio == scheme.ratio]
-    if not stages:
+def _last_stages(preset: str, found: Preset, schemes: Sequence[CodingScheme]) -> list[tuple[str, CodingScheme]]:
+    """Pair schemes with the last stages, the larger ratio first; stages of one usual ratio share a scheme."""
+    for scheme in schemes:
+        _check_length(preset, found, scheme)
+    if not found.ratios:
         raise InputError(
-            f"{preset} has no stage of ratio {scheme.act}/{scheme.length} (it has {_listed(found)}); "
-            f"name the stage of this scheme in `stages` ({', '.join(found.stages)})"
+            f"{preset} is a plain control: no stage of it is coded by itself; take `preset` coded_{preset}, or name "
+            f"the stage of each scheme in `stages` ({', '.join(found.stages)})"
         )
-    return stages
+    first_coded = min(list(found.stages).index(stage) for stage in found.ratios)
+    # Only these stages of MobileNetV2 have widths that are multiples of N.
+    before = [] if found.head_channels else [[stage] for stage in list(found.stages)[:first_coded]]
+    groups: dict[Fraction, list[str]] = {}
+    for stage, ratio in found.ratios.items():
+        groups.setdefault(ratio, []).append(stage)
+    parts = [*before, *groups.values()]
+    if len(schemes) > len(parts):
+        raise InputError(f"{len(schemes)} schemes are given, and {preset} has {len(parts)} parts to code; give fewer")
+    ordered = sorted(schemes, key=lambda scheme: scheme.ratio, reverse=True)
+    chosen = zip(parts[len(parts) - len(schemes) :], ordered, strict=True)
+    return [(stage, scheme) for part, scheme in chosen for stage in part]
 
 
-def _check_stage(preset: str, found: Preset, stage: str) -> None:
-    if stage not in found.stages:
-        raise InputError(f"{preset} has no stage {stage!r}; its stages are {', '.join(found.stages)}")
+def _in_order(found: Preset, schemes: Mapping[str, CodingScheme]) -> dict[str, CodingScheme]:
+    stages = list(found.stages)
+
+    def position(place: str) -> tuple[int, int]:
+        parsed = parse_place(place)
+        return stages.index(parsed.stage), parsed.first or 0
+
+    return {place: schemes[place] for place in sorted(schemes, key=position)}
 
 
-def _check_fits(preset: str, found: Preset, stage: str, scheme: CodingScheme) -> None:
-    _check_stage(preset, found, stage)
+def _check_place(preset: str, found: Preset, text: str) -> None:
+    place = parse_place(text)
+    if place.stage not in found.stages:
+        raise InputError(f"{preset} has no stage {place.stage!r}; its stages are {', '.join(found.stages)}")
+    if place.first is not None and place.last is not None:
+        num_blocks = found.stages[place.stage].num_blocks
+        if not 1 <= place.first <= place.last <= num_blocks:
+            raise InputError(
+                f"{preset} has no blocks {text!r}: stage {place.stage} has blocks {place.stage}.1 to "
+                f"{place.stage}.{num_blocks}; write a range as {place.stage}.1-{num_blocks}"
+            )
+
+
+def _check_apart(found: Preset, places: Iterable[str]) -> None:
+    """Raise InputError if two places have a block in common."""
+    parsed = [(place, parse_place(place)) for place in places]
+    for stage, row in found.stages.items():
+        for number in range(1, row.num_blocks + 1):
+            here = [text for text, place in parsed if place.has(stage, number)]
+            if len(here) > 1:
+                raise InputError(f"two schemes are given for block {stage}.{number}: those of {' and '.join(here)}")
+
+
+def _check_fits(preset: str, found: Preset, place: str, scheme: CodingScheme) -> None:
+    _check_place(preset, found, place)
+    _check_length(preset, found, scheme)
+
+
+def _check_length(preset: str, found: Preset, scheme: CodingScheme) -> None:
     if scheme.length != found.num_subnns:
         raise InputError(
             f"{preset} has N={found.num_subnns} subNNs per block, this scheme has N={scheme.length}; "
             "choose another `preset` or another scheme"
         )
-
-
-def _listed(found: Preset) -> str:
-    return ", ".join(f"{stage} {_ratio(ratio, found.num_subnns)}" for stage, ratio in found.ratios.items()) or "none"
 
 
 def _ratio(ratio: Fraction, num_subnns: int) -> str:

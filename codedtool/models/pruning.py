@@ -13,6 +13,7 @@ from codedtool.errors import InputError
 from codedtool.models.blocks import Block
 from codedtool.models.coded_sum import CodedConcatenation, CodedSum
 from codedtool.models.network import CodedNetwork
+from codedtool.models.places import scheme_at
 
 
 def keep_masks_of_class(network: CodedNetwork, class_index: int) -> dict[int, torch.Tensor]:
@@ -25,7 +26,7 @@ def path_schemes(network: CodedNetwork, schemes: Mapping[str, CodingScheme] | No
 
     Args:
         network: a coded or plain network.
-        schemes: stage -> scheme, needed to cut binary classifiers from a plain network (section 4.3); None: the
+        schemes: place -> scheme, needed to cut binary classifiers from a plain network (section 4.3); None: the
             network's own schemes.
 
     Returns:
@@ -36,12 +37,12 @@ def path_schemes(network: CodedNetwork, schemes: Mapping[str, CodingScheme] | No
     """
     found = {}
     for number, block in enumerate(network.blocks):
-        scheme = (network.schemes if schemes is None else schemes).get(block.stage)
+        scheme = scheme_at(network.schemes if schemes is None else schemes, block.stage, block.number)
         if scheme is None:
             continue
         if scheme.length != block.num_subnns or scheme.num_classes != network.num_classes:
             raise InputError(
-                f"the scheme of stage {block.stage} has N={scheme.length} and K={scheme.num_classes}, the network "
+                f"the scheme of block {block.name} has N={scheme.length} and K={scheme.num_classes}, the network "
                 f"N={block.num_subnns} and K={network.num_classes}; the two must be equal"
             )
         found[number] = scheme

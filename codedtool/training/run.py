@@ -3,9 +3,9 @@
 runs/
     latest            name of the run that was begun or resumed last
     NAME/
-        config.json   format version, recipe, the scheme of every coded stage, origin of the run
+        config.json   format version, recipe, the scheme of every coded place, origin of the run
         classes.json  class names, in the order of the schemes' rows
-        schemes/      one .npy per coded stage
+        schemes/      one .npy per coded stage, or range of blocks (s3.1-3.npy)
         metrics.csv   one row per epoch; metrics.jsonl holds the same rows
         checkpoints/  see `codedtool.training.checkpoint`
 """
@@ -33,7 +33,7 @@ from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.variant import Variant
 from codedtool.training.checkpoint import CheckpointStore, Which
-from codedtool.training.recipe import Recipe
+from codedtool.training.recipe import Recipe, recipe_for
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -48,7 +48,7 @@ class Run:
     Attributes:
         path: directory of the run.
         recipe: every value of the training; ``recipe.data`` and ``recipe.preset`` name data set and architecture.
-        schemes: stage name -> its coding scheme.
+        schemes: place -> its coding scheme; a place is a stage ("s3") or blocks of one ("s3.1-3").
         classes: class names, in the order of the schemes' rows.
         normalization: normalization of the training images.
     """
@@ -143,7 +143,9 @@ class Run:
                 f"{directory}/config.json has format {document.get('format')!r}, this codedtool reads format {_FORMAT}"
             )
         try:
-            recipe = Recipe().with_values(document["recipe"])
+            stored = document["recipe"]
+            # Runs of earlier versions have no name of a recipe: theirs was the data set's own.
+            recipe = recipe_for(stored["data"], stored.get("recipe")).with_values(stored)
             entries = {
                 str(stage): (str(entry["file"]), entry["sha256"]) for stage, entry in document["schemes"].items()
             }
@@ -176,6 +178,21 @@ class Run:
     def num_classes(self) -> int:
         """K, the number of classes."""
         return len(self.classes)
+
+    def discard(self, latest: str | None) -> None:
+        """Remove the directory of a run that failed before its first checkpoint, and restore the file ``latest``.
+
+        Args:
+            latest: content of the file ``latest`` before the run was made (`latest_name`).
+        """
+        shutil.rmtree(self.path, ignore_errors=True)
+        folder = self.path.parent
+        if latest_name(folder) != self.name:
+            return  # another run was begun meanwhile
+        if latest is None:
+            (folder / _LATEST).unlink(missing_ok=True)
+        else:
+            write_atomically(folder / _LATEST, f"{latest}\n".encode())
 
     def make_latest(self) -> None:
         """Write the run's name into the file ``latest`` beside it."""
@@ -239,6 +256,14 @@ class Run:
         write_atomically(self.path / "metrics.jsonl", lines.encode())
 
 
+def latest_name(folder: Path) -> str | None:
+    """Read the name of the run in ``folder`` that was begun or resumed last; None if there is none."""
+    try:
+        return (folder / _LATEST).read_text().strip()
+    except OSError:
+        return None
+
+
 def _free_name(folder: Path, kind: str) -> str:
     number = 1
     while (folder / f"{kind}-{number}").exists():
@@ -249,12 +274,11 @@ def _free_name(folder: Path, kind: str) -> str:
 def _find(path: str | os.PathLike[str] | None, folder: Path) -> Path:
     """Find the directory of run ``path``; None means the run that ``latest`` names."""
     if path is None:
-        try:
-            name = (folder / _LATEST).read_text().strip()
-        except OSError:
+        name = latest_name(folder)
+        if name is None:
             raise InputError(
                 f"no run yet: {folder / _LATEST} does not exist; train one (codedtool train), or name a run's folder"
-            ) from None
+            )
         path = name
     for candidate in (folder / path, Path(path)):
         if candidate.is_dir() and candidate != folder:

@@ -17,7 +17,7 @@ from codedtool.training.checkpoint import Checkpoint, Which
 from codedtool.training.devices import launch, needs_launch, opened_runtime
 from codedtool.training.loop import Trainer
 from codedtool.training.recipe import Recipe
-from codedtool.training.run import DEFAULT_FOLDER, Run
+from codedtool.training.run import DEFAULT_FOLDER, Run, latest_name
 from codedtool.training.run_data import check_same_classes, load_run_data
 from codedtool.training.runtime import Runtime
 from codedtool.training.stages import permuted
@@ -66,6 +66,8 @@ def train(
 ) -> TrainResult:
     """Begin a run and train it to its last epoch (section 4.1).
 
+    A run that fails before its first checkpoint is removed, and the latest run stays the one that it was.
+
     Args:
         recipe: every value of the training; ``recipe.preset`` must name an architecture.
         schemes: stage -> its coding scheme, before the recipe's permutation; stages without a scheme are plain.
@@ -90,6 +92,7 @@ def train(
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
         schemes = permuted(schemes, recipe.permutation)
+        latest = latest_name(folder)
         run = None
         if runtime.is_main:
             run = Run.create(
@@ -102,7 +105,12 @@ def train(
                 provenance=provenance,
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
-        return _fit(run, data, runtime, None, budget=budget or Budget(), progress=progress)
+        try:
+            return _fit(run, data, runtime, None, budget=budget or Budget(), progress=progress)
+        except BaseException:
+            if runtime.is_main and not run.checkpoints.index():
+                run.discard(latest)
+            raise
 
 
 def resume(

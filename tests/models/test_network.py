@@ -12,7 +12,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, assign_schemes, build_network, preset_for
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
-from tests.subjects import randomize, shipped
+from tests.subjects import randomize, shipped, zeroed_logits
 
 # preset -> schemes, parameters, parameters of a binary classifier (EXPERIMENTS: exact counts), parameters per stage.
 TABLE1 = {
@@ -175,20 +175,63 @@ def test_schemes_go_to_the_stages_of_their_ratios() -> None:
     }
     assert preset_for(shipped("c100_4of20")) == "coded_resnext29_20x6d"
     assert preset_for(shipped("in1k_8of32")) == "coded_resnext50_32x4d"
+    assert preset_for(shipped("in1k_8of32"), image_size=32) == "coded_resnext29_32x4d"
     asked: list[tuple[str, Fraction]] = []
     with pytest.raises(InputError, match="stage s2 .* has ratio 5/10 and no scheme"):
         assign_schemes(preset, [three], sibling=lambda stage, ratio: asked.append((stage, ratio)))  # type: ignore[func-returns-value]
     assert asked == [("s2", Fraction(1, 2))]
 
 
+def test_schemes_of_other_ratios_go_to_the_last_stages_the_larger_ratio_first() -> None:
+    def scheme(act: int, length: int = 16) -> CodingScheme:
+        return CodingScheme(np.stack([np.roll([1] * act + [0] * (length - act), k) for k in range(8)]))
+
+    preset = "coded_resnext29_16x8d"
+    two, five, eight, ten = scheme(2), scheme(5), scheme(8), scheme(10)
+    assert assign_schemes(preset, [five]) == {"s3": five}
+    assert list(assign_schemes(preset, [five, ten]).items()) == [("s2", ten), ("s3", five)]
+    assert assign_schemes(preset, [two, ten, five]) == {"s1": ten, "s2": five, "s3": two}
+    # A usual ratio has no place of its own beside one that is not.
+    assert assign_schemes(preset, [eight, ten]) == {"s2": ten, "s3": eight}
+    mobile = "coded_mobilenetv2_16"
+    assert assign_schemes(mobile, [five]) == {"s6": five, "s7": five}
+    assert assign_schemes(mobile, [five, ten]) == {"s4": ten, "s5": ten, "s6": five, "s7": five}
+    with pytest.raises(InputError, match="has 2 parts to code"):
+        assign_schemes(mobile, [two, five, ten])
+
+
+def test_blocks_of_a_stage_have_schemes_of_their_own() -> None:
+    """Appendix B: the first three blocks of s3 at 16/32, the last three at 8/32."""
+    sixteen, eight = shipped("in1k_16of32"), shipped("in1k_8of32")
+    places = ["s3.4-6", "s3.1-3", "s4"]
+    schemes = assign_schemes("coded_resnext50_32x4d", [eight, sixteen, eight], stages=places)
+    assert list(schemes) == ["s3.1-3", "s3.4-6", "s4"]
+    with torch.device("meta"):
+        network = build_network("coded_resnext50_32x4d", schemes)
+    assert [block.scheme.act for block in network.coded_blocks] == [16] * 3 + [8] * 6
+    # Consecutive blocks of one scheme drop the same subNNs, also across stages.
+    assert network.drop_groups == (0, 0, 0, 1, 1, 1, 1, 1, 1)
+    five, three = shipped("c10_5of10"), shipped("c10_3of10")
+    network = randomize(build_network("coded_resnext29_10x11d", {"s3.2-3": three, "s2.2": five}))
+    assert network.block_names == ("s2.2", "s3.2", "s3.3")
+    assert list(network.schemes) == ["s2.2", "s3.2-3"]
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        masked = network(x, keep_masks=keep_masks_of_class(network, 4)).logits[:, 4]
+        torch.testing.assert_close(extract_binary_classifier(network, 4)(x).logits[:, 0], masked, rtol=1e-4, atol=1e-4)
+        plain = randomize(build_network("resnext29_10x11d"))
+        likewise = extract_binary_classifier(plain, 4, schemes=network.schemes)(x).logits[:, 0]
+        torch.testing.assert_close(likewise, zeroed_logits(plain, network.schemes, 4, x), rtol=1e-4, atol=1e-4)
+
+
 def test_what_does_not_fit_is_named() -> None:
     five, three, other = shipped("c10_5of10"), shipped("c10_3of10"), shipped("c100_4of20")
     preset = "coded_resnext29_10x11d"
     with pytest.raises(InputError, match="did you mean coded_resnext29_10x11d"):
-        build_network("coded_resnext29_10x1d")
+        build_network("coded_resnext28_10x11d")
     with pytest.raises(InputError, match="N=10 subNNs per block, this scheme has N=20"):
         build_network(preset, {"s2": other})
-    with pytest.raises(InputError, match="no stage of ratio 4/20"):
+    with pytest.raises(InputError, match="N=10 subNNs per block, this scheme has N=20"):
         assign_schemes(preset, [other])
     with pytest.raises(InputError, match="no stage 's9'"):
         assign_schemes(preset, [five], stages=["s9"])
@@ -201,5 +244,11 @@ def test_what_does_not_fit_is_named() -> None:
         assign_schemes(preset, [five, fewer])
     with pytest.raises(InputError, match="disagree about the number of classes K"):
         build_network(preset, [five, three], num_classes=11)
-    with pytest.raises(InputError, match="no preset has N=10 and a stage of ratio 1/10"):
-        preset_for(CodingScheme(np.eye(10, dtype=np.uint8)))
+    with pytest.raises(InputError, match="4 schemes are given, and coded_resnext29_10x11d has 3 parts to code"):
+        assign_schemes(preset, [CodingScheme(np.eye(10, dtype=np.uint8))] * 4)
+    with pytest.raises(InputError, match=r"no blocks 's3\.2-4': stage s3 has blocks s3\.1 to s3\.3"):
+        assign_schemes(preset, [five], stages=["s3.2-4"])
+    with pytest.raises(InputError, match=r"two schemes are given for block s3\.2: those of s3\.1-2 and s3\.2"):
+        assign_schemes(preset, [five, three], stages=["s3.1-2", "s3.2"], uncoded_stages=["s2"])
+    with pytest.raises(InputError, match="resnext_tiny is a plain control"):
+        assign_schemes("resnext_tiny", [three])
