@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from codedtool.coding.bounds import bounds_table as bounds_table
     from codedtool.coding.bounds import upper_bound as upper_bound
+    from codedtool.coding.extension import extend_scheme as extend_scheme
     from codedtool.coding.result import SchemeResult as SchemeResult
     from codedtool.coding.scheme import CodingScheme as CodingScheme
     from codedtool.coding.search import find_scheme as find_scheme
@@ -22,12 +23,21 @@ _HOME = {
     "CodingScheme": "codedtool.coding.scheme",
     "SchemeResult": "codedtool.coding.result",
     "bounds_table": "codedtool.coding.bounds",
+    "extend_scheme": "codedtool.coding.extension",
     "find_scheme": "codedtool.coding.search",
     "upper_bound": "codedtool.coding.bounds",
     "verify_scheme": "codedtool.coding.verify",
 }
 
-__all__ = ["CodingScheme", "SchemeResult", "bounds_table", "find_scheme", "upper_bound", "verify_scheme"]
+__all__ = [
+    "CodingScheme",
+    "SchemeResult",
+    "bounds_table",
+    "extend_scheme",
+    "find_scheme",
+    "upper_bound",
+    "verify_scheme",
+]
 
 
 def __getattr__(name: str) -> Any:

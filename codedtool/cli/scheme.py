@@ -87,6 +87,14 @@ def scheme(
             "ordered so that no two classes have close codewords in all stages together.",
         ),
     ] = None,
+    extend: Annotated[
+        Path | None,
+        typer.Option(
+            "--extend",
+            help="Add codewords to this scheme, a .npy or the name of a shipped one: its rows stay and come first. "
+            "--N and --act are its own, and so is --hmin unless given.",
+        ),
+    ] = None,
     time_limit: Annotated[
         float, typer.Option("--time-limit", min=0.0, help="Seconds after which the best scheme so far is taken.")
     ] = 300.0,
@@ -98,6 +106,11 @@ def scheme(
     """Find a coding scheme and write it with its proof: K codewords with N_act ones each, H_min apart, even columns."""
     if context.invoked_subcommand is not None:
         return
+    base = None
+    if extend is not None:
+        base = _base_of_extension(extend, length, act, words=words, method=method, refine=refine)
+        length, act = base.length, base.act
+        min_distance = min_distance or str(base.min_distance)
     # Not required by the parser, which would then ask for them before `scheme assign` too.
     if num_classes is None or length is None or act is None or min_distance is None:
         given = {"--K": num_classes, "--N": length, "--act": act, "--hmin": min_distance}
@@ -109,6 +122,7 @@ def scheme(
     if target is not None:
         _refuse_target(target, force=force)
 
+    from codedtool.coding.extension import extend_scheme
     from codedtool.coding.result import SearchInterrupted
     from codedtool.coding.search import find_scheme, scheme_from_words
 
@@ -116,7 +130,17 @@ def scheme(
     budget = Budget(time_limit)
     try:
         with progress_display(quiet=quiet) as progress, interruptible(budget):
-            if words is None:
+            if base is not None:
+                result = extend_scheme(
+                    base,
+                    num_classes,
+                    distance,
+                    companions=other_schemes,
+                    seed=seed,
+                    budget=budget,
+                    progress=progress,
+                )
+            elif words is None:
                 result = find_scheme(
                     num_classes,
                     length,
@@ -159,6 +183,22 @@ def scheme(
 def default_path(num_classes: int, length: int, act: int, min_distance: int) -> Path:
     """Where a scheme goes without ``--out``."""
     return Path("schemes") / f"k{num_classes}_{act}of{length}_h{min_distance}.npy"
+
+
+def _base_of_extension(
+    extend: Path, length: int | None, act: int | None, *, words: str | None, method: str, refine: str
+) -> CodingScheme:
+    """The scheme of ``--extend``; InputError for options that contradict it."""
+    from codedtool.coding.scheme import CodingScheme
+    from codedtool.coding.shipped import scheme_path
+
+    base = CodingScheme.load(scheme_path(extend))
+    for flag, given, own in (("--N", length, base.length), ("--act", act, base.act)):
+        if given not in (None, own):
+            raise InputError(f"{flag} {given}: the scheme of --extend has {own}; leave {flag} out")
+    if words is not None or method != "auto" or refine != "auto":
+        raise InputError("--extend excludes --words, --method and --refine: the rows of the given scheme stay")
+    return base
 
 
 def _parse_distance(text: str) -> int | Literal["max"]:
@@ -228,8 +268,13 @@ def _description(result: SchemeResult, target: Path) -> list[str]:
 
     found = result.scheme
     K, N, act = found.num_classes, found.length, found.act
+    extension = result.extension
     evenness = "the least possible" if found.spread == best_spread(K, N, act) else "not the least possible"
-    if K * act % N:
+    if extension is not None:
+        evenness = "the least possible beside the given rows"
+        if not extension.is_optimal:
+            evenness = f"not proved the least possible: {extension.spread_bound} is not excluded beside the given rows"
+    elif K * act % N:
         evenness += f": {K} * {act} / {N} = {K * act / N:g} is no whole number"
     higher = result.next_bound
     if result.hmin_is_optimal:
@@ -248,6 +293,10 @@ def _description(result: SchemeResult, target: Path) -> list[str]:
     if result.greedy_size is not None:
         how += f"; algorithm 1 keeps {result.greedy_size} of {result.num_words} words"
     lines.append(f"chosen by         {how}")
+    if extension is not None:
+        lines.append(
+            f"kept              the first {extension.num_given} rows, word for word; new: {K - extension.num_given}"
+        )
     joint = result.joint
     if joint is not None:
         bound = "no order of the rows does better"

@@ -45,7 +45,7 @@ def _partner(scheme: CodingScheme, shipped: dict[str, CodingScheme]) -> dict[str
     """The best shipped scheme for another stage of the same network, or None if there is none."""
     from codedtool.coding.orders.pairing import joint_distance_histogram
 
-    partners = []
+    partners: list[dict[str, Any]] = []
     for name, other in shipped.items():
         if (other.num_classes, other.length) == (scheme.num_classes, scheme.length) and other.act != scheme.act:
             histogram = joint_distance_histogram([scheme, other])

@@ -15,6 +15,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """What an extension kept, and how even its columns could be.
+
+    Attributes:
+        num_given: how many rows are those of the given scheme, word for word.
+        given_sha256: the given scheme's identity.
+        spread_bound: no codewords added to the given ones make S_max - S_min smaller.
+        spread: S_max - S_min of all rows.
+    """
+
+    num_given: int
+    given_sha256: str
+    spread_bound: int
+    spread: int
+
+    @property
+    def is_optimal(self) -> bool:
+        """Whether no other new codewords would make the columns more even."""
+        return self.spread == self.spread_bound
+
+    def provenance(self) -> dict[str, Any]:
+        """The extension as plain JSON types."""
+        return {
+            "num_given": self.num_given,
+            "given_sha256": self.given_sha256,
+            "spread_bound": self.spread_bound,
+            "spread_is_optimal": self.is_optimal,
+        }
+
+
+@dataclass(frozen=True)
 class SchemeResult:
     """A found scheme, how it was found, and how good it is proved to be.
 
@@ -38,6 +69,7 @@ class SchemeResult:
             "select" (choosing K of them) and "total".
         stopped: why the search ended early, or None.
         joint: how the rows were ordered beside the companions, or None without companions.
+        extension: the rows that were kept from a given scheme, or None if there was none.
     """
 
     scheme: CodingScheme
@@ -51,6 +83,7 @@ class SchemeResult:
     seconds: dict[str, float] = field(compare=False)
     stopped: StopReason | None = None
     joint: JointOrder | None = None
+    extension: Extension | None = None
 
     @classmethod
     def of(
@@ -108,6 +141,7 @@ class SchemeResult:
             },
             "stopped": self.stopped,
             **({} if self.joint is None else {"joint": self.joint.provenance()}),
+            **({} if self.extension is None else {"extension": self.extension.provenance()}),
         }
 
     def to_json(self) -> dict[str, Any]:

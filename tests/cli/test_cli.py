@@ -108,7 +108,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "cost": "--class",
     }
     expected = {
-        "scheme": "--K --N --act --hmin --out --method --refine --words --with --time-limit --seed --force",
+        "scheme": "--K --N --act --hmin --out --method --refine --words --with --extend --time-limit --seed --force",
         "scheme assign": "--scheme --similarity --repel --out --seed --force",
         "schemes": "",
         "verify": "--K --N --act --hmin --max-spread",

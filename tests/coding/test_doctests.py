@@ -9,11 +9,13 @@ import pytest
 
 MODULES = {
     "codedtool.coding.bounds.upper": ("upper_bound", "bounds_table"),
+    "codedtool.coding.extension": ("extend_scheme",),
     "codedtool.coding.problem": ("Problem",),
     "codedtool.coding.result": ("SchemeResult",),
     "codedtool.coding.scheme": ("CodingScheme", "CodingScheme.shipped"),
     "codedtool.coding.search": ("find_scheme",),
     "codedtool.coding.shipped": ("shipped_names", "scheme_path"),
+    "codedtool.coding.solvers.levels": ("levels_beside",),
     "codedtool.coding.verify": ("verify_scheme",),
 }
 

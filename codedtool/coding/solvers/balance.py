@@ -24,6 +24,7 @@ from codedtool.budget import StopReason, Work
 from codedtool.coding.problem import Problem
 from codedtool.coding.solvers.candidate import Candidate, Findings
 from codedtool.coding.solvers.double_swaps import DoubleSwaps
+from codedtool.coding.solvers.levels import Levels, levels_of
 from codedtool.coding.words import distance_histogram, words_to_table
 from codedtool.errors import InputError
 
@@ -52,7 +53,7 @@ class Selection:
 
     Attributes:
         indices: (K,) int64, ascending positions in the words given.
-        spread: S_max - S_min of the chosen words.
+        spread: S_max - S_min of the chosen words, with those that stay where there are any.
         deviation: sum over columns of how far S_n lies outside the one or two values that even columns have.
         pairs_at_min: how many pairs of chosen words lie at exactly the minimum distance given.
         method: how they were chosen, in words.
@@ -76,12 +77,16 @@ def balance_greedy_set(problem: Problem, work: Work, findings: Findings) -> Cand
     return Candidate(words[selected.indices], "lexicode", selected.method)
 
 
-def select_balanced(words: NDArray[np.uint64], problem: Problem, work: Work) -> Selection:
+def select_balanced(
+    words: NDArray[np.uint64], problem: Problem, work: Work, *, levels: Levels | None = None
+) -> Selection:
     """Choose K of M words with columns as even as the search finds, and few pairs at H_min among equally even choices.
 
     Args:
         words: (M,) uint64, distinct, of the problem's length and weight, pairwise at distance >= H_min.
         problem: K <= M words are chosen.
+        levels: the column sums to aim for, where the words are chosen beside others that stay; None: those of K words
+            on their own.
         work: its progress is told the phase "balancing columns" and the best spread. When its budget ends, the best
             choice so far is returned.
 
@@ -90,7 +95,7 @@ def select_balanced(words: NDArray[np.uint64], problem: Problem, work: Work) -> 
     """
     if len(words) < problem.num_classes:
         raise InputError(f"K={problem.num_classes} words cannot be chosen from {len(words)}")
-    search = _Balance(words, problem, work)
+    search = _Balance(words, problem, work, levels or levels_of(problem))
     if len(words) == problem.num_classes:
         return search.selection("all of G")
     return search.run()
@@ -99,14 +104,15 @@ def select_balanced(words: NDArray[np.uint64], problem: Problem, work: Work) -> 
 class _Balance:
     """One choice of K words and the search that improves it; `pool` and `choice` are those of `balance_kernels`."""
 
-    def __init__(self, words: NDArray[np.uint64], problem: Problem, work: Work) -> None:
+    def __init__(self, words: NDArray[np.uint64], problem: Problem, work: Work, levels: Levels) -> None:
         from codedtool.coding.solvers.balance_kernels import Pool
 
-        self.problem, self.work = problem, work
+        self.problem, self.work, self.levels = problem, work, levels
         self.words = np.ascontiguousarray(words, dtype=np.uint64)
         self.pool = Pool(self.words, problem.length, problem.act, problem.shared_at_min)
         self.table_MN = words_to_table(self.words, problem.length)
-        self.target = problem.best_spread
+        self.target = levels.best_spread
+        self.mean_sums = levels.mean_sums
         self.random = np.random.default_rng(work.seed)
         self.stop_reason: StopReason | None = None
         # Any odd numbers make a hash that is linear in the words; random ones make collisions rare.
@@ -162,14 +168,14 @@ class _Balance:
 
     def _unevenness(self, sums_N: NDArray[np.int64]) -> tuple[int, int]:
         """Spread and deviation of column sums."""
-        low = self.problem.num_classes * self.problem.act // self.problem.length
-        outside = np.maximum(low - sums_N, 0) + np.maximum(sums_N - low - self.target, 0)
-        return int(sums_N.max() - sums_N.min()), int(outside.sum())
+        levels = self.levels
+        outside = np.maximum(levels.low_N - sums_N, 0) + np.maximum(sums_N - levels.high_N, 0)
+        all_N = levels.base_N + sums_N
+        return int(all_N.max() - all_N.min()), int(outside.sum())
 
     def _sums(self) -> NDArray[np.int64]:
         """Column sums of the present choice."""
-        problem = self.problem
-        return (self.choice.residual_N + problem.num_classes * problem.act) // problem.length
+        return (self.choice.residual_N + self.mean_sums) // self.problem.length
 
     def _count(self) -> None:
         """Count for the present choice everything that the kernels then keep up to date."""
@@ -177,7 +183,7 @@ class _Balance:
 
         problem = self.problem
         sums_N = self.table_MN[self.is_chosen].sum(axis=0, dtype=np.int64)
-        residual_N = problem.length * sums_N - problem.num_classes * problem.act
+        residual_N = problem.length * sums_N - self.mean_sums
         dots = self.table_MN.astype(np.int64) @ residual_N
         degrees = np.zeros(len(self.words), dtype=np.int64)
         self.choice = balance_kernels.Choice(self.is_chosen, residual_N, dots, degrees)
@@ -264,11 +270,8 @@ class _Balance:
 
     def _missing(self) -> NDArray[np.int64]:
         """The ones that each column lacks to the nearest even choice; the fullest columns get the remainder."""
-        low, remainder = divmod(self.problem.num_classes * self.problem.act, self.problem.length)
         sums_N = self._sums()
-        goal_N = np.full(self.problem.length, low, dtype=np.int64)
-        goal_N[np.argsort(-sums_N, kind="stable")[:remainder]] += 1
-        return goal_N - sums_N
+        return self.levels.goal(sums_N) - sums_N
 
     def _double_swaps(self) -> DoubleSwaps:
         """The double swaps from the present choice."""

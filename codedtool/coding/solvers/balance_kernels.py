@@ -1,10 +1,10 @@
 """The compiled inside of `balance`: swaps of one chosen word for another, one at a time and two at a time.
 
 K of M words are chosen. ``residual_N`` is ``N * S_n - K * N_act`` per column, zero everywhere exactly when all column
-sums are rK. Per word v of all M, two numbers are kept up to date: ``dots[v]`` = residual_N . v, and ``degrees[v]``,
-how many chosen words lie at distance H_min from v. Swapping y (chosen) for x changes the uneven-ness
-``sum(residual_N^2) / N`` by ``2 (dots[x] - dots[y]) + N d(x, y)``, and the pairs at H_min by
-``degrees[x] - degrees[y] - [d(x, y) = H_min]``.
+sums are rK. (Beside words that stay, N times the sum that the column aims for takes the place of ``K * N_act``.)
+Per word v of all M, two numbers are kept up to date: ``dots[v]`` = residual_N . v, and ``degrees[v]``, how many
+chosen words lie at distance H_min from v. Swapping y (chosen) for x changes the uneven-ness ``sum(residual_N^2) / N``
+by ``2 (dots[x] - dots[y]) + N d(x, y)``, and the pairs at H_min by ``degrees[x] - degrees[y] - [d(x, y) = H_min]``.
 
 Words of weight w at distance d share w - d/2 ones, so one popcount of an AND gives both.
 """

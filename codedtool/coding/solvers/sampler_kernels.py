@@ -27,6 +27,7 @@ class Rules(NamedTuple):
         noise: the random amount, in 1/1024 of a word, by which a column may be taken before one that misses more.
         most_draws: the draws after which the search ends.
         most_vain: the draws in a row without a new word after which it ends.
+        num_fixed: how many of the first kept words were there before and are never given back.
     """
 
     act: int
@@ -34,6 +35,7 @@ class Rules(NamedTuple):
     noise: int
     most_draws: int
     most_vain: int
+    num_fixed: int
 
 
 class Room(NamedTuple):
@@ -153,8 +155,8 @@ def sample(rules: Rules, room: Room, max_work: int, state: NDArray[np.int64]) ->
         if num_left <= 8 and state[VAIN_DRAWS] > 32 + state[GIVEN_BACK]:
             state[VAIN_DRAWS] = 0
             state[GIVEN_BACK] += 1
-            for _ in range(min(4, state[KEPT])):
-                place = random_below(random_state, state[KEPT])
+            for _ in range(min(4, state[KEPT] - rules.num_fixed)):
+                place = rules.num_fixed + random_below(random_state, state[KEPT] - rules.num_fixed)
                 state[KEPT] -= 1
                 count_ones(kept[place], 1, missing)
                 kept[place] = kept[state[KEPT]]
