@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +136,10 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         if path.suffix in _PICKLED:
-            document = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                # A pickle of another protocol than PyTorch's is read, or refused, all the same.
+                warnings.filterwarnings("ignore", "Detected pickle protocol")
+                document = torch.load(path, map_location="cpu", weights_only=True)
         else:
             document = safetensors.torch.load_file(path)
     except pickle.UnpicklingError:
