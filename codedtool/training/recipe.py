@@ -143,8 +143,9 @@ class MachineSettings:
     precision: Annotated[
         str,
         Setting(
-            "Number format of convolutions and matrix products: fp32, bf16 or fp16. Energies are always fp32.",
-            choices=("fp32", "bf16", "fp16"),
+            "Number format of convolutions and matrix products: fp32, bf16, fp16, or auto (bf16 where the device "
+            "computes it fast, else fp32). Energies are always fp32.",
+            choices=("fp32", "bf16", "fp16", "auto"),
         ),
     ] = "fp32"
     channels_last: Annotated[
@@ -394,6 +395,7 @@ _DIGITS = Recipe(
     mu=2.0,
     train_size=8,
     eval_size=8,
+    precision="auto",
 )
 
 RECIPES: Mapping[str, Recipe] = {

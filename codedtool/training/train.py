@@ -14,9 +14,10 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, check_num_classes
 from codedtool.errors import InputError
 from codedtool.training.checkpoint import Checkpoint, Which
-from codedtool.training.devices import launch, needs_launch, opened_runtime
+from codedtool.training.devices import device_kind, launch, needs_launch, opened_runtime
 from codedtool.training.init import InitialWeights, initial_weights
 from codedtool.training.loop import Trainer
+from codedtool.training.precision import as_begun, with_precision
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run
 from codedtool.training.run_data import check_same_classes, load_run_data
@@ -93,11 +94,15 @@ def train(
         DivergedError: the loss is not finite.
         Interrupted: ``budget`` asked to stop; `resume` continues the run.
     """
+    recipe, about_precision = with_precision(recipe, device_kind(recipe))
     if needs_launch(recipe):
         start = time.monotonic()
         launch(_train_child, recipe, schemes, run_name, folder, init, download, provenance)
         return _result_of(Run.load(run_name, folder=folder), start)
     with opened_runtime(recipe) as runtime:
+        _check_same_precision(recipe, runtime)
+        if about_precision is not None and runtime.is_main:
+            tell(about_precision)
         data = load_run_data(recipe, runtime, download=download, progress=progress)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
@@ -140,6 +145,7 @@ def resume(
         run: the run to continue.
         checkpoint: last, previous or best; checkpoints after it are dropped.
         changes: recipe values to change. Only values that cannot change the result are allowed (device, workers, ...).
+            ``precision`` auto keeps the precision that the run was begun with.
         download, budget, progress: as for `train`.
 
     Raises:
@@ -147,7 +153,7 @@ def resume(
             one), or a data set with other classes; and as `train`.
         DivergedError, Interrupted: as `train`.
     """
-    recipe = run.recipe.with_values(changes or {})
+    recipe = as_begun(run.recipe.with_values(changes or {}), run.recipe)
     for key, (new, old) in recipe.differences(run.recipe, only_result=True).items():
         raise InputError(
             f"`{key}` {new!r} cannot change when {run.path} is resumed: the run was begun with {old!r}; "
@@ -171,6 +177,15 @@ def resume(
         if runtime.is_main:
             run.make_latest()
         return _fit(run, data, runtime, found, initial, budget=budget or Budget(), progress=progress)
+
+
+def _check_same_precision(recipe: Recipe, runtime: Runtime) -> None:
+    """Raise InputError on a rank whose machine chose another precision than rank 0's."""
+    first = runtime.share(recipe.precision)
+    if first != recipe.precision:
+        raise InputError(
+            f"`precision` auto is {first} on rank 0 and {recipe.precision} on rank {runtime.rank}; name one"
+        )
 
 
 def _way_on(run: Run, key: str) -> str:
