@@ -38,7 +38,7 @@ def _train(folder: Path) -> None:
     schemes = {
         stage: CodingScheme.load(SCHEMES / f"{name}.npy") for stage, name in (("s2", "c10_5of10"), ("s3", "c10_3of10"))
     }
-    recipe = recipe_for("digits").with_values({"epochs": 3, "device": "cpu"})
+    recipe = recipe_for("digits").with_values({"epochs": 3, "device": "cpu", "precision": "fp32"})
     for name, preset, own in (("coded", "coded_resnext_tiny", schemes), ("plain", "resnext_tiny", {})):
         train(recipe.with_values({"preset": preset}), own, run_name=name, folder=folder / "runs")
 

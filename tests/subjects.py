@@ -94,7 +94,9 @@ def make_subject(
     batch_size: int = 16,
 ) -> Subject:
     """A subject around a network and a data set."""
-    recipe = recipe_for("digits").with_values({"preset": preset, "batch_size": batch_size, "device": "cpu"})
+    recipe = recipe_for("digits").with_values(
+        {"preset": preset, "batch_size": batch_size, "device": "cpu", "precision": "fp32"}
+    )
     run = Run.create(recipe, schemes, data.classes, data.normalization, name=name, folder=folder)
     runtime = TorchRuntime(recipe, "cpu")
     return Subject(run, network, recipe, runtime, "e0001s000000", lambda: data)

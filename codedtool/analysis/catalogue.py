@@ -73,7 +73,7 @@ class Analysis:
     name: str
     title: str
     function: str
-    drawing: str | None
+    drawing: str
     help: str
     text: str
     options: tuple[Option, ...] = ()
@@ -107,8 +107,8 @@ class Analysis:
         return result
 
     def draw(self, result: Result) -> Sequence[Drawing]:
-        """The figures of a result; empty if the row has no drawing."""
-        drawings: Sequence[Drawing] = () if self.drawing is None else _named(self.drawing)(result)
+        """The figures of a result."""
+        drawings: Sequence[Drawing] = _named(self.drawing)(result)
         return drawings
 
 
@@ -125,11 +125,13 @@ CATALOGUE: tuple[Analysis, ...] = (
         name="eval",
         title="Accuracy",
         function="analysis.evaluation:evaluate",
-        drawing=None,
+        drawing="report.figures_evaluation:draw",
         help="Measure a run's accuracy, coding losses and early decoders on validation images (table 2).\n\n"
-        "Give --data to evaluate on another data set with the same classes.",
+        "Accuracy is top-1, top-5, balanced and by class, with a confusion matrix. Tables, the figure and its data go "
+        "to RUN/analysis/. Give --data to evaluate on another data set with the same classes.",
         text="Accuracy and cross-entropy on the validation images. For every coded block, the table gives its mean "
-        "coding loss (eq. 5) and the accuracy of its early decoder (table 2, figure 4).",
+        "coding loss (eq. 5) and the accuracy of its early decoder (table 2, figure 4). The figure is the confusion "
+        "matrix: of the images of every class, the share taken for each class.",
     ),
     Analysis(
         name="bc",

@@ -17,6 +17,7 @@ from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.training.loop import Interrupted
+from codedtool.training.precision import as_begun
 from codedtool.training.recipe import Recipe, settings
 from codedtool.training.run import Run
 from codedtool.training.settings import check_key
@@ -248,7 +249,7 @@ def _trained(
             recipe, schemes, run_name=name, folder=folder, download=download, budget=budget, progress=progress
         ).run
     run = Run.load(name, folder=folder)
-    different = run.recipe.differences(recipe, only_result=True)
+    different = run.recipe.differences(as_begun(recipe, run.recipe), only_result=True)
     if different or run.schemes != permuted(schemes, recipe.permutation):
         what = ", ".join(f"{key} {mine!r} instead of {given!r}" for key, (mine, given) in different.items())
         raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another `name`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,6 +42,15 @@ def train(
     run_name: Annotated[
         str | None, typer.Option("--run-name", help="Folder under runs/.", show_default="the data set and a number")
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            help="Weights to begin with: a run, a .safetensors or .pth state dict of torchvision's or timm's network "
+            "of the same architecture, or the word torchvision.",
+            show_default="random weights",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run --run-name, or the latest run.")] = False,
     checkpoint: Checkpoint = "last",
     no_download: NoDownload = False,
@@ -63,7 +73,7 @@ def train(
 
         download = not no_download
         if resume:
-            _refuse_with_resume(schemes=schemes, stages=stages, uncoded_stages=uncoded_stages, config=config)
+            _refuse_with_resume(schemes=schemes, stages=stages, uncoded_stages=uncoded_stages, config=config, init=init)
             result = training.resume(
                 Run.load(run_name),
                 checkpoint=checkpoint,
@@ -81,10 +91,12 @@ def train(
                 recipe,
                 assignment.schemes,
                 run_name=run_name,
+                init=init,
                 download=download,
                 provenance=provenance,
                 budget=budget,
                 progress=progress,
+                tell=partial(say, to_stderr=json_output),
             )
     if not main:
         return

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from codedtool.errors import CodedtoolError, InputError
+from codedtool.training.precision import with_precision
 from codedtool.training.recipe import Recipe
 from codedtool.training.runtime import Runtime
 from codedtool.training.settings import ignored
@@ -26,7 +27,7 @@ class PeerFailedError(CodedtoolError):
 
 @contextmanager
 def opened_runtime(recipe: Recipe) -> Iterator[Runtime]:
-    """Open a runtime and close it with the context.
+    """Open a runtime and close it with the context; ``precision`` auto becomes the choice for the device.
 
     Raises:
         InputError: the device does not exist, or does not support the recipe's precision.
@@ -43,13 +44,19 @@ def opened_runtime(recipe: Recipe) -> Iterator[Runtime]:
         runtime.close()
 
 
+def device_kind(recipe: Recipe) -> str:
+    """The kind of ``recipe.device``: cpu, cuda or xla; ``auto`` is CUDA if there is a CUDA device, else the CPU."""
+    if recipe.device != "auto":
+        return recipe.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _open_runtime(recipe: Recipe) -> Runtime:
-    """Open the runtime of ``recipe.device``; ``auto`` is CUDA if there is a CUDA device, else the CPU."""
-    kind = recipe.device
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    """Open the runtime of ``recipe.device``."""
+    kind = device_kind(recipe)
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError("`device` cuda: this PyTorch sees no CUDA device; use `device` cpu or auto")
+    recipe, _ = with_precision(recipe, kind)
     if kind == "xla":
         from codedtool.training.xla import XlaRuntime  # only here: torch_xla is an optional package
 

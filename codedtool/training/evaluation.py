@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ def evaluate(
     runtime: Runtime,
     *,
     progress: Progress,
+    see: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> dict[str, Any]:
     """Measure accuracy, losses and early decoders, without dropSubNNs, padding or test-time augmentation.
 
@@ -37,6 +39,7 @@ def evaluate(
         recipe: gives eval_size and batch_size.
         runtime: the device of the network.
         progress: called with the state of the work.
+        see: called with the logits (B, K) and the classes (B,) of every batch of this rank; None: not needed.
 
     Returns:
         `Totals.means` over all ranks, with the accuracy of every early decoder.
@@ -61,6 +64,8 @@ def evaluate(
         logits_BK = output.logits.float()
         loss = functional.cross_entropy(logits_BK, targets_B) if len(targets) else logits_BK.sum()
         totals.add(loss, stacked(output.coding_losses, loss), logits_BK, targets_B, network.decode(output.energies))
+        if see is not None and len(targets):
+            see(logits_BK, targets_B)
         runtime.mark()
         seen += len(targets) * runtime.world_size
         if time.monotonic() - reported > _REPORT_SECONDS:

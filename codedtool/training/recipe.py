@@ -151,8 +151,9 @@ class MachineSettings:
     precision: Annotated[
         str,
         Setting(
-            "Number format of convolutions and matrix products: fp32, bf16 or fp16. Energies are always fp32.",
-            choices=("fp32", "bf16", "fp16"),
+            "Number format of convolutions and matrix products: fp32, bf16, fp16, or auto (bf16 where the device "
+            "computes it fast, else fp32). Energies are always fp32.",
+            choices=("fp32", "bf16", "fp16", "auto"),
         ),
     ] = "fp32"
     channels_last: Annotated[
@@ -502,6 +503,7 @@ _DIGITS = Recipe(
     mu=2.0,
     train_size=8,
     eval_size=8,
+    precision="auto",
 )
 
 # Name -> recipe. The paper's three, and three that are not from the paper.

@@ -194,6 +194,11 @@ class Run:
         else:
             write_atomically(folder / _LATEST, f"{latest}\n".encode())
 
+    def origin(self) -> dict[str, Any]:
+        """Read config.json whole: beside the run's own description, it holds the ``provenance`` of `create`."""
+        document: dict[str, Any] = _read_json(self.path / "config.json", dict)
+        return document
+
     def make_latest(self) -> None:
         """Write the run's name into the file ``latest`` beside it."""
         write_atomically(self.path.parent / _LATEST, f"{self.name}\n".encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,22 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, check_num_classes
 from codedtool.errors import InputError
 from codedtool.training.checkpoint import Checkpoint, Which
-from codedtool.training.devices import launch, needs_launch, opened_runtime
+from codedtool.training.devices import device_kind, launch, needs_launch, opened_runtime
+from codedtool.training.init import InitialWeights, initial_weights
 from codedtool.training.loop import Trainer
+from codedtool.training.precision import as_begun, with_precision
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run, latest_name
 from codedtool.training.run_data import check_same_classes, load_run_data
 from codedtool.training.runtime import Runtime
 from codedtool.training.stages import permuted
 from codedtool.training.sync_bn import synchronize_batch_norm
+
+Tell = Callable[[str], None]
+
+
+def _quiet(line: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,12 @@ def train(
     *,
     run_name: str | None = None,
     folder: Path = DEFAULT_FOLDER,
+    init: str | None = None,
     download: bool = True,
     provenance: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
     progress: Progress = silent,
+    tell: Tell = _quiet,
 ) -> TrainResult:
     """Begin a run and train it to its last epoch (section 4.1).
 
@@ -73,26 +83,39 @@ def train(
         schemes: stage -> its coding scheme, before the recipe's permutation; stages without a scheme are plain.
         run_name: name of the new run; None: the data set's name and a number.
         folder: folder of all runs.
-        download: fetch a data set that is missing.
+        init: the weights to begin with: a run, a file with a state dict, or the word torchvision (see
+            `codedtool.training.pretrained.read_source`); None: random weights.
+        download: fetch a data set, or torchvision's weights, that are missing.
         provenance: plain JSON types to be stored in the run's config.json.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
+        tell: called with every line about what was decided before the training, such as the weights taken.
 
     Raises:
-        InputError: bad data, a scheme that does not fit, a run name that is taken, or a full disk.
+        InputError: bad data, a scheme or initial weights that do not fit, a run name that is taken, or a full disk.
         DivergedError: the loss is not finite.
         Interrupted: ``budget`` asked to stop; `resume` continues the run.
     """
+    recipe, about_precision = with_precision(recipe, device_kind(recipe))
     if needs_launch(recipe):
         start = time.monotonic()
-        launch(_train_child, recipe, schemes, run_name, folder, download, provenance)
+        launch(_train_child, recipe, schemes, run_name, folder, init, download, provenance)
         return _result_of(Run.load(run_name, folder=folder), start)
     with opened_runtime(recipe) as runtime:
+        _check_same_precision(recipe, runtime)
+        if about_precision is not None and runtime.is_main:
+            tell(about_precision)
         data = load_run_data(recipe, runtime, download=download, progress=progress)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
         schemes = permuted(schemes, recipe.permutation)
         latest = latest_name(folder)
+        initial = None
+        if init is not None:
+            initial = initial_weights(init, recipe, schemes, data, runtime, folder=folder, download=download)
+            provenance = {**(provenance or {}), "init": initial.to_json()}
+            for line in initial.lines() if runtime.is_main else ():
+                tell(line)
         run = None
         if runtime.is_main:
             run = Run.create(
@@ -106,7 +129,7 @@ def train(
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:
-            return _fit(run, data, runtime, None, budget=budget or Budget(), progress=progress)
+            return _fit(run, data, runtime, None, initial, budget=budget or Budget(), progress=progress)
         except BaseException:
             if runtime.is_main and not run.checkpoints.index():
                 run.discard(latest)
@@ -130,6 +153,7 @@ def resume(
         run: the run to continue.
         checkpoint: last, previous or best; checkpoints after it are dropped.
         changes: recipe values to change. Only values that cannot change the result are allowed (device, workers, ...).
+            ``precision`` auto keeps the precision that the run was begun with.
         download, budget, progress: as for `train`.
 
     Raises:
@@ -137,11 +161,11 @@ def resume(
             one), or a data set with other classes; and as `train`.
         DivergedError, Interrupted: as `train`.
     """
-    recipe = run.recipe.with_values(changes or {})
+    recipe = as_begun(run.recipe.with_values(changes or {}), run.recipe)
     for key, (new, old) in recipe.differences(run.recipe, only_result=True).items():
         raise InputError(
             f"`{key}` {new!r} cannot change when {run.path} is resumed: the run was begun with {old!r}; "
-            f"leave `{key}` out or begin a new run"
+            f"leave `{key}` out or begin a new run" + _way_on(run, key)
         )
     run = dataclasses.replace(run, recipe=recipe)
     if needs_launch(recipe):
@@ -152,6 +176,7 @@ def resume(
         data = load_run_data(recipe, runtime, download=download, progress=progress)
         check_same_classes(run, data)
         found = run.checkpoints.load(checkpoint) if run.checkpoints.index() else None
+        initial = None if found is not None else _initial_again(run, data, runtime, download=download)
         runtime.barrier()
         if found is not None:
             run.check_metadata(found.metadata, f"checkpoint {run.checkpoints.folder / found.name}")
@@ -159,7 +184,21 @@ def resume(
                 run.checkpoints.rewind(checkpoint)
         if runtime.is_main:
             run.make_latest()
-        return _fit(run, data, runtime, found, budget=budget or Budget(), progress=progress)
+        return _fit(run, data, runtime, found, initial, budget=budget or Budget(), progress=progress)
+
+
+def _check_same_precision(recipe: Recipe, runtime: Runtime) -> None:
+    """Raise InputError on a rank whose machine chose another precision than rank 0's."""
+    first = runtime.share(recipe.precision)
+    if first != recipe.precision:
+        raise InputError(
+            f"`precision` auto is {first} on rank 0 and {recipe.precision} on rank {runtime.rank}; name one"
+        )
+
+
+def _way_on(run: Run, key: str) -> str:
+    """Say how to train a run for more epochs: the cosine schedule of the first training has ended."""
+    return f" with its weights: `init` {run.name}" if key == "epochs" else ""
 
 
 def _train_child(
@@ -167,10 +206,11 @@ def _train_child(
     schemes: Mapping[str, CodingScheme],
     run_name: str | None,
     folder: Path,
+    init: str | None,
     download: bool,
     provenance: Mapping[str, Any] | None,
 ) -> None:
-    train(recipe, schemes, run_name=run_name, folder=folder, download=download, provenance=provenance)
+    train(recipe, schemes, run_name=run_name, folder=folder, init=init, download=download, provenance=provenance)
 
 
 def _resume_child(run: Run, checkpoint: Which, changes: Mapping[str, Any] | None, download: bool) -> None:
@@ -189,18 +229,41 @@ def _result_of(run: Run, start: float) -> TrainResult:
     )
 
 
+def _initial_again(run: Run, data: ImageData, runtime: Runtime, *, download: bool) -> InitialWeights | None:
+    """Read the initial weights of a run that has no checkpoint yet; None: it begins with random weights.
+
+    Raises:
+        InputError: the source of the weights is gone, or is not the one that the run was begun with.
+    """
+    begun = run.origin().get("init")
+    if begun is None:
+        return None
+    initial = initial_weights(
+        begun["from"], run.recipe, run.schemes, data, runtime, folder=run.path.parent, download=download
+    )
+    if initial.sha256 != begun["sha256"]:
+        raise InputError(
+            f"{run.path} has no checkpoint, and {initial.source} has other weights than when the run was begun; begin "
+            "a new run"
+        )
+    return initial
+
+
 def _fit(
     run: Run,
     data: ImageData,
     runtime: Runtime,
     found: Checkpoint | None,
+    initial: InitialWeights | None,
     *,
     budget: Budget,
     progress: Progress,
 ) -> TrainResult:
-    """Build network and trainer, restore them from a checkpoint if one is given, and train."""
+    """Build network and trainer, give them initial weights or a checkpoint's state if there are any, and train."""
     start = time.monotonic()
     network = run.build_network()
+    if initial is not None:
+        initial.apply(network, data, run.normalization, run.recipe, runtime, progress=progress)
     if run.recipe.sync_bn and runtime.world_size > 1:
         synchronize_batch_norm(network)
     prepared = runtime.prepare(network)

@@ -113,7 +113,8 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "schemes": "",
         "verify": "--K --N --act --hmin --max-spread",
         "bounds": "--K --N --act",
-        "train": f"--scheme --stages --uncoded-stages --config --run-name --resume --checkpoint --no-download {recipe}",
+        "train": "--scheme --stages --uncoded-stages --config --run-name --init --resume --checkpoint --no-download "
+        + recipe,
         **{row.name: f"{of_run} {' '.join(of_row(row))}" for row in CATALOGUE},
         "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data-dir --device",
         "report": f"{of_run} --compare --ood --out --force --seed",
