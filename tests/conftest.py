@@ -17,6 +17,9 @@ settings.load_profile("codedtool")
 
 # As the commands do (`prepare_torch`): beside another busy process, spinning threads slow small networks down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One test process per core: threads of their own would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Table 4, r = 3/10, in the order of CIFAR-10's classes.
 TABLE4_3OF10 = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -17,13 +16,8 @@ from hypothesis import strategies as st
 from codedtool.analysis.sweep import parse_vary
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
+from tests.commands import run
 from tests.paths import SCHEMES
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "codedtool", *arguments, "--quiet"], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
 
 
 def sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,23 +14,15 @@ import pytest
 
 from codedtool.analysis.catalogue import CATALOGUE
 from codedtool.coding.scheme import CodingScheme
+from tests.commands import run
 from tests.paths import SCHEMES
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "codedtool", *arguments, "--quiet"], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+from tests.runs import copy_of
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A coded run, a plain run, and the coded one's page."""
-    folder = tmp_path_factory.mktemp("report")
-    schemes = ["--scheme", str(SCHEMES / "c10_5of10.npy"), "--scheme", str(SCHEMES / "c10_3of10.npy")]
-    for name, what in (("coded", schemes), ("plain", ["--preset", "resnext_tiny"])):
-        done = run("train", "--data", "digits", *what, "--epochs", "2", "--run-name", name, cwd=folder)
-        assert done.returncode == 0, done.stderr
+    folder = copy_of(trained, tmp_path_factory.mktemp("report"))
     done = run("report", "--run", "coded", "--compare", "plain", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     (folder / "coded.json").write_text(done.stdout)
