@@ -128,7 +128,7 @@ def test_many_networks_train_and_are_pruned_saved_and_loaded(drawn: tuple[str, d
 
 
 @pytest.mark.slow
-@settings(max_examples=5, **ANY)
+@settings(max_examples=2, **ANY)
 @given(drawn=networks())
 def test_some_networks_are_exported(drawn: tuple[str, dict[str, CodingScheme]], tmp_path: Path) -> None:
     check_export(check(*drawn), tmp_path / "network.pt2")
