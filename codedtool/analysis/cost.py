@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from codedtool.analysis.result import NONE, Result, Rows, Table, millions
 from codedtool.budget import Progress, silent
 from codedtool.models.network import CodedNetwork
-from codedtool.models.presets import build_network, get_preset
+from codedtool.models.presets import build_network
+from codedtool.training.runtime import Runtime
 from codedtool.training.subject import Subject, class_index
 
 # Number of images in a timed batch: enough to keep two cores or a GPU busy.
@@ -64,6 +65,7 @@ class CostResult(Result):
         device: device of the measurements, as torch names it.
         networks: cost of every network, the run's own first.
         skipped: the networks that were left out, each with the reason.
+        schemes: which schemes were taken for a network without a run, one sentence per ratio.
     """
 
     preset: str
@@ -72,6 +74,7 @@ class CostResult(Result):
     device: str
     networks: tuple[NetworkCost, ...]
     skipped: tuple[str, ...]
+    schemes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -87,9 +90,9 @@ class CostResult(Result):
 
     def lines(self) -> tuple[str, ...]:
         if not self.paper_gmacs:
-            return ()
+            return self.schemes
         figures = ", ".join(f"{name} {millions(1e9 * gmacs)}" for name, gmacs in self.paper_gmacs.items())
-        return (f"The paper's table 5 has {figures} million multiply-adds, counted by fvcore.",)
+        return (*self.schemes, f"The paper's table 5 has {figures} million multiply-adds, counted by fvcore.")
 
     def tables(self) -> tuple[Table, ...]:
         return (
@@ -146,6 +149,7 @@ class CostResult(Result):
             "device": self.device,
             "networks": self.network_rows(),
             "skipped": list(self.skipped),
+            **({"schemes": list(self.schemes)} if self.schemes else {}),
         }
 
 
@@ -239,21 +243,40 @@ def cost(subject: Subject, *, class_name: str = "0", seed: int = 0, progress: Pr
 
 
 def _cost(subject: Subject, index: int, seed: int, progress: Progress) -> CostResult:
-    network, device = subject.network, subject.runtime.device
-    size = subject.recipe.eval_size
-    batch = _TIMED_BATCH.get(device.type, _TIMED_BATCH["cpu"])
-    generator = torch.Generator().manual_seed(seed)
-    images = subject.runtime.put(torch.randn(batch, 3, size, size, generator=generator))
+    network, size = subject.network, subject.recipe.eval_size
     networks, skipped = {"coded" if network.block_names else "plain": network}, []
     if network.block_names:
         control = subject.recipe.preset.removeprefix("coded_")
-        get_preset(control)
         plain = build_network(control, num_classes=network.num_classes, variant=network.variant)
         subject.runtime.prepare(plain)
         networks["plain"] = plain.eval()
         networks[f"binary classifier of {subject.classes[index]}"] = subject.binary_classifier(index)
     else:
         skipped.append(f"coded network and binary classifier: {subject.run.path} was trained without schemes")
+    costs, batch = measure_networks(networks, subject.runtime, size, seed=seed, progress=progress)
+    device = str(subject.runtime.device)
+    return CostResult(subject.recipe.preset, size, batch, device, costs, tuple(skipped))
+
+
+def measure_networks(
+    networks: Mapping[str, CodedNetwork], runtime: Runtime, image_size: int, *, seed: int, progress: Progress
+) -> tuple[tuple[NetworkCost, ...], int]:
+    """Measure networks on random images. They are timed in turn in one process.
+
+    Args:
+        networks: name -> network in evaluation mode, on the runtime's device.
+        runtime: the device.
+        image_size: side of the images in pixels.
+        seed: seed of the images.
+        progress: where to report the progress.
+
+    Returns:
+        The costs in the order of the networks, and the number of images in a timed batch.
+    """
+    device = runtime.device
+    batch = _TIMED_BATCH.get(device.type, _TIMED_BATCH["cpu"])
+    generator = torch.Generator().manual_seed(seed)
+    images = runtime.put(torch.randn(batch, 3, image_size, image_size, generator=generator))
     progress("timing", 0, 2)
     with torch.no_grad():
         forward_seconds = compare_speed(
@@ -279,7 +302,7 @@ def _cost(subject: Subject, index: int, seed: int, progress: Progress) -> CostRe
                 training_images_per_second=batch / step_s,
             )
         )
-    return CostResult(subject.recipe.preset, size, batch, str(device), tuple(costs), tuple(skipped))
+    return tuple(costs), batch
 
 
 def _loss(output: Any, targets: torch.Tensor) -> torch.Tensor:

@@ -12,13 +12,27 @@ from typer.core import TyperGroup
 
 from codedtool import __version__
 from codedtool.analysis.catalogue import CATALOGUE
-from codedtool.cli import analyses, assign, bounds, export, predict, report, scheme, schemes, sweep, train, verify
+from codedtool.cli import (
+    analyses,
+    assign,
+    bounds,
+    cost,
+    export,
+    networks,
+    predict,
+    report,
+    scheme,
+    schemes,
+    sweep,
+    train,
+    verify,
+)
 
 # Panels of `codedtool --help`, in the order of use.
 _SCHEMES, _TRAINING, _RESULTS, _DEPLOYMENT = "Schemes", "Training", "Results of a run", "Predictions and exports"
 
 _ORDER = (
-    *("scheme", "schemes", "verify", "bounds", "train", "sweep"),
+    *("scheme", "schemes", "verify", "bounds", "networks", "train", "sweep"),
     *(row.name for row in CATALOGUE),
     *("report", "predict", "export"),
 )
@@ -62,10 +76,12 @@ app.add_typer(scheme_group, name="scheme", rich_help_panel=_SCHEMES)
 app.command("schemes", rich_help_panel=_SCHEMES)(schemes.schemes)
 app.command("verify", rich_help_panel=_SCHEMES)(verify.verify)
 app.command("bounds", rich_help_panel=_SCHEMES)(bounds.bounds)
+app.command("networks", rich_help_panel=_TRAINING)(networks.networks)
 app.command("train", rich_help_panel=_TRAINING)(train.train)
 app.command("sweep", rich_help_panel=_TRAINING)(sweep.sweep)
 for row in CATALOGUE:
-    app.command(row.name, rich_help_panel=_RESULTS)(analyses.command_of(row))
+    command = cost.command_of(row) if row.name == "cost" else analyses.command_of(row)
+    app.command(row.name, rich_help_panel=_RESULTS)(command)
 app.command("report", rich_help_panel=_RESULTS)(report.report)
 app.command("predict", rich_help_panel=_DEPLOYMENT)(predict.predict)
 app.command("export", rich_help_panel=_DEPLOYMENT)(export.export)

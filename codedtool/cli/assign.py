@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codedtool.budget import Budget
+from codedtool.cli.completion import complete_scheme
 from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 def assign(
     scheme: Annotated[
         Path,
-        typer.Option("--scheme", help="The scheme whose rows are to be ordered: a .npy, or the name of a shipped one."),
+        typer.Option(
+            "--scheme",
+            help="The scheme whose rows are to be ordered: a .npy, or the name of a shipped one.",
+            autocompletion=complete_scheme,
+        ),
     ],
     similarity: Annotated[
         str,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from codedtool.budget import Budget, Progress
+from codedtool.cli.completion import OF_RECIPE, complete_run, complete_scheme
 from codedtool.cli.session import EXIT_INTERRUPTED, in_flags, progress_display
 from codedtool.errors import InputError
 from codedtool.training.recipe import RECIPES, Recipe, settings
@@ -41,6 +42,7 @@ SchemeFiles = Annotated[
         "--scheme",
         help="A scheme's .npy, or the name of a shipped one (`codedtool schemes`); repeat it to give every coded stage "
         "its own.",
+        autocompletion=complete_scheme,
     ),
 ]
 StageNames = Annotated[
@@ -55,7 +57,13 @@ UncodedStages = Annotated[
     str | None, typer.Option("--uncoded-stages", help="Coded stages of the preset to leave plain, as s2.")
 ]
 RunOption = Annotated[
-    str | None, typer.Option("--run", help="A run's folder, or its name under runs/.", show_default="the latest")
+    str | None,
+    typer.Option(
+        "--run",
+        help="A run's folder, or its name under runs/.",
+        show_default="the latest",
+        autocompletion=complete_run,
+    ),
 ]
 Compare = Annotated[
     str | None, typer.Option("--compare", help="A run of the plain control: its classifiers are a baseline.")
@@ -121,7 +129,11 @@ def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
             names = f"{_flag(key)}/--no-{key.replace('_', '-')}" if setting.kind is bool else _flag(key)
             panel = _PANEL.format(section=setting.section)
             option = typer.Option(
-                names, help=setting.help, show_default=False if keys else _defaults(key), rich_help_panel=panel
+                names,
+                help=setting.help,
+                show_default=False if keys else _defaults(key),
+                rich_help_panel=panel,
+                autocompletion=OF_RECIPE.get(key),
             )
             flags.append(
                 inspect.Parameter(

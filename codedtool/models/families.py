@@ -13,7 +13,10 @@ from codedtool.errors import InputError
 StemKind = Literal["cifar", "imagenet", "mobilenet", "mobilenet-cifar"]
 
 # The lengths of codewords that a scheme may have.
-_MIN_SUBNNS, _MAX_SUBNNS = 2, 64
+MIN_SUBNNS, MAX_SUBNNS = 2, 64
+
+# Largest side of an image, in pixels, for the tiny network, and for other networks whose stem has stride 1.
+_TINY_PIXELS, _SMALL_PIXELS = 16, 64
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,13 @@ class Architecture(NamedTuple):
         return FAMILIES[self.family].stem == "imagenet"
 
     @property
+    def pixels(self) -> tuple[int, int | None]:
+        """Smallest and largest side of the images that the network is for, in pixels; None: no upper limit."""
+        if self.for_photos:
+            return _SMALL_PIXELS + 1, None
+        return (1, _TINY_PIXELS) if self.family == TINY else (_TINY_PIXELS + 1, _SMALL_PIXELS)
+
+    @property
     def num_classes(self) -> int:
         """K of the paper's data set for such a network: 1000 for photos, else 100 from N = 20 on, else 10."""
         if self.for_photos:
@@ -126,8 +136,8 @@ def parse_name(name: str) -> Architecture:
             "without coded_ they are the plain controls"
         )
     num_subnns = int(found[3])
-    if not _MIN_SUBNNS <= num_subnns <= _MAX_SUBNNS:
-        raise InputError(f"`preset` {name!r}: the number of subNNs N must be {_MIN_SUBNNS} to {_MAX_SUBNNS}")
+    if not MIN_SUBNNS <= num_subnns <= MAX_SUBNNS:
+        raise InputError(f"`preset` {name!r}: the number of subNNs N must be {MIN_SUBNNS} to {MAX_SUBNNS}")
     width = 0
     if found[2] != MOBILENET:
         width = width_for(found[2], num_subnns) if found[2] == TINY else int(found[4])
@@ -197,11 +207,13 @@ def choose_network(num_subnns: int, image_size: int) -> Choice:
         >>> choose_network(10, 32).preset, choose_network(20, 32).preset, choose_network(32, 224).preset
         ('coded_resnext29_10x11d', 'coded_resnext29_20x6d', 'coded_resnext50_32x4d')
     """
-    if image_size <= 16:
+    if image_size <= _TINY_PIXELS:
         name = f"coded_{TINY}" if num_subnns == FAMILIES[TINY].reference[0] else f"coded_{TINY}_{num_subnns}"
-        return Choice(name, f"for images of {image_size} pixels (up to 16: the tiny network) and N = {num_subnns}")
-    family = "resnext29" if image_size <= 64 else "resnext50"
-    limit = "up to 64: a stem of stride 1" if family == "resnext29" else "above 64: a stem that reduces them"
+        limit = f"up to {_TINY_PIXELS}: the tiny network"
+        return Choice(name, f"for images of {image_size} pixels ({limit}) and N = {num_subnns}")
+    family, limit = "resnext29", f"up to {_SMALL_PIXELS}: a stem of stride 1"
+    if image_size > _SMALL_PIXELS:
+        family, limit = "resnext50", f"above {_SMALL_PIXELS}: a stem that reduces them"
     width = width_for(family, num_subnns)
     subnns, reference = FAMILIES[family].reference
     same = f"d = {width} gives blocks about the parameters of {subnns}x{reference}d"

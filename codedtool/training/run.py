@@ -3,7 +3,7 @@
 runs/
     latest            name of the run that was begun or resumed last
     NAME/
-        config.json   format version, recipe, the scheme of every coded place, origin of the run
+        config.json   format version, recipe, names of the schemes, origin of the run
         classes.json  class names, in the order of the schemes' rows
         schemes/      one .npy per coded stage, or range of blocks (s3.1-3.npy)
         metrics.csv   one row per epoch; metrics.jsonl holds the same rows

@@ -44,7 +44,7 @@ def scheme_arguments(K: int, N: int, act: int, hmin: int | str, *more: str) -> l
     [
         [],
         ["scheme", "assign"],
-        *([name] for name in "scheme schemes verify bounds train predict report export sweep".split()),
+        *([name] for name in "scheme schemes verify bounds networks train predict report export sweep".split()),
         *([row.name] for row in CATALOGUE),
     ],
 )
@@ -116,6 +116,8 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "train": "--scheme --stages --uncoded-stages --config --run-name --init --resume --checkpoint --no-download "
         + recipe,
         **{row.name: f"{of_run} {' '.join(of_row(row))}" for row in CATALOGUE},
+        "cost": f"{of_run} --class --preset --scheme --image-size",
+        "networks": "--preset",
         "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data-dir --device",
         "report": f"{of_run} --compare --ood --out --force --seed",
         "export": "--run --checkpoint --bc --format --out --force",
@@ -139,6 +141,39 @@ def test_shell_completion_offers_the_verbs(tmp_path: Path) -> None:
     done = run(cwd=tmp_path, _CODEDTOOL_COMPLETE="complete_bash", COMP_WORDS="codedtool ve", COMP_CWORD="1")
     assert done.stdout.split() == ["verify"]
     assert "codedtool" in run("--show-completion", "bash", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("train --preset coded_resnext_t", ["coded_resnext_tiny", "coded_resnext_tiny_16"]),
+        ("networks --preset resnext101", ["resnext101_32x8d"]),
+        ("eval --run fi", ["first"]),
+        ("eval --run other/", ["other/runs/"]),
+        ("train --data ci", ["cifar10", "cifar100"]),
+        ("eval --data folder:oth", ["folder:other/"]),
+        ("train --scheme c100_4", ["c100_4of20", "c100_4of20_joint"]),
+        ("train --scheme mine/", ["mine/deeper/", "mine/one.npy"]),
+        ("scheme assign --scheme mi", ["mine/"]),
+    ],
+)
+def test_shell_completion_offers_values(line: str, offered: list[str], tmp_path: Path) -> None:
+    for folder in ("runs/first", "runs/second", "other/runs", "mine/deeper", ".hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("runs/first/config.json", "runs/second/config.json", "mine/one.npy", "mine/one.json"):
+        (tmp_path / file).touch()
+    for name in HEAVY:
+        # Completion must be quick: to import one of them ends it.
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('imported {name}')")
+    words = f"codedtool {line}"
+    done = run(
+        cwd=tmp_path,
+        _CODEDTOOL_COMPLETE="complete_bash",
+        COMP_WORDS=words,
+        COMP_CWORD=str(len(words.split()) - 1),
+        PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+    )
+    assert done.stdout.split() == offered, done.stderr
 
 
 def test_scheme_writes_npy_and_record_and_verify_agrees(tmp_path: Path) -> None:
