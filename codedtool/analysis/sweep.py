@@ -248,7 +248,7 @@ def _trained(
             recipe, schemes, run_name=name, folder=folder, download=download, budget=budget, progress=progress
         ).run
     run = Run.load(name, folder=folder)
-    different = run.recipe.differences(recipe, only_result=True)
+    different = run.recipe.with_values(run.adjusted).differences(recipe, only_result=True)
     if different or run.schemes != permuted(schemes, recipe.permutation):
         what = ", ".join(f"{key} {mine!r} instead of {given!r}" for key, (mine, given) in different.items())
         raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another `name`")

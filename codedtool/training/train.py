@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from codedtool.errors import InputError
 from codedtool.training.checkpoint import Checkpoint, Which
 from codedtool.training.devices import launch, needs_launch, opened_runtime
 from codedtool.training.loop import Trainer
+from codedtool.training.memory import fit_micro_batch
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run, latest_name
 from codedtool.training.run_data import check_same_classes, load_run_data
@@ -61,12 +63,15 @@ def train(
     folder: Path = DEFAULT_FOLDER,
     download: bool = True,
     provenance: Mapping[str, Any] | None = None,
+    given: Collection[str] = (),
     budget: Budget | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
     """Begin a run and train it to its last epoch (section 4.1).
 
-    A run that fails before its first checkpoint is removed, and the latest run stays the one that it was.
+    A run that fails before its first checkpoint is removed, and the latest run stays the one that it was. A batch
+    larger than the training set is reduced to it. One step is tried first: if memory does not suffice, the images per
+    forward pass (``recipe.micro_batch``) are reduced. Both are said in a warning and stored with the run.
 
     Args:
         recipe: every value of the training; ``recipe.preset`` must name an architecture.
@@ -75,23 +80,29 @@ def train(
         folder: folder of all runs.
         download: fetch a data set that is missing.
         provenance: plain JSON types to be stored in the run's config.json.
+        given: keys of the recipe that the user set; a learning rate among them is not scaled with a reduced batch.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
 
     Raises:
         InputError: bad data, a scheme that does not fit, a run name that is taken, or a full disk.
+        OutOfMemoryError: memory does not suffice for the smallest step.
         DivergedError: the loss is not finite.
         Interrupted: ``budget`` asked to stop; `resume` continues the run.
     """
     if needs_launch(recipe):
         start = time.monotonic()
-        launch(_train_child, recipe, schemes, run_name, folder, download, provenance)
+        launch(_train_child, recipe, schemes, run_name, folder, download, provenance, given)
         return _result_of(Run.load(run_name, folder=folder), start)
     with opened_runtime(recipe) as runtime:
         data = load_run_data(recipe, runtime, download=download, progress=progress)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
         schemes = permuted(schemes, recipe.permutation)
+        asked = recipe
+        recipe = _fitted_to_data(recipe, data, given, runtime)
+        draft = Run(folder, recipe, schemes, data.classes, data.normalization)
+        recipe = fit_micro_batch(recipe, draft.build_network, runtime)
         latest = latest_name(folder)
         run = None
         if runtime.is_main:
@@ -103,6 +114,7 @@ def train(
                 name=run_name,
                 folder=folder,
                 provenance=provenance,
+                adjusted={key: old for key, (old, _) in asked.differences(recipe, only_result=True).items()},
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:
@@ -162,6 +174,24 @@ def resume(
         return _fit(run, data, runtime, found, budget=budget or Budget(), progress=progress)
 
 
+def _fitted_to_data(recipe: Recipe, data: ImageData, given: Collection[str], runtime: Runtime) -> Recipe:
+    """Reduce a batch that is larger than the training set, and the learning rate with it unless it was given."""
+    num_images = len(data.train)
+    if recipe.batch_size <= num_images:
+        return recipe
+    changes: dict[str, Any] = {"batch_size": num_images}
+    if "lr" not in given:
+        changes["lr"] = recipe.lr * num_images / recipe.batch_size
+    if runtime.is_main:
+        rate = f" and a learning rate of {changes['lr']:.4g}" if "lr" in changes else ""
+        warnings.warn(
+            f"`batch_size` {recipe.batch_size} is more than the {num_images} training images: batches of {num_images}"
+            f"{rate} are used",
+            stacklevel=3,
+        )
+    return recipe.with_values(changes)
+
+
 def _train_child(
     recipe: Recipe,
     schemes: Mapping[str, CodingScheme],
@@ -169,8 +199,9 @@ def _train_child(
     folder: Path,
     download: bool,
     provenance: Mapping[str, Any] | None,
+    given: Collection[str],
 ) -> None:
-    train(recipe, schemes, run_name=run_name, folder=folder, download=download, provenance=provenance)
+    train(recipe, schemes, run_name=run_name, folder=folder, download=download, provenance=provenance, given=given)
 
 
 def _resume_child(run: Run, checkpoint: Which, changes: Mapping[str, Any] | None, download: bool) -> None:
