@@ -147,6 +147,8 @@ def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
     check_key(key, {**settings(), SCHEME: None}, what="`vary`")
     if key == "seed":
         raise InputError("`vary` seed: seeds are repeated at every point of the grid; give their number as `seeds`")
+    if key == "recipe":
+        raise InputError("`vary` recipe: a recipe sets many values at once; run one sweep for each `recipe`")
     kind: type = settings()[key].kind
     found: list[Any] = []
     for part in (part.strip() for part in values.split(",")):
@@ -247,7 +249,8 @@ def _trained(
             recipe, schemes, run_name=name, folder=folder, download=download, budget=budget, progress=progress
         ).run
     run = Run.load(name, folder=folder)
-    different = run.recipe.differences(as_begun(recipe, run.recipe), only_result=True)
+    started = run.recipe.with_values(run.adjusted)
+    different = started.differences(as_begun(recipe, run.recipe), only_result=True)
     if different or run.schemes != permuted(schemes, recipe.permutation):
         what = ", ".join(f"{key} {mine!r} instead of {given!r}" for key, (mine, given) in different.items())
         raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another `name`")

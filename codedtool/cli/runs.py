@@ -10,21 +10,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import typer
 
 from codedtool.budget import Budget, Progress
 from codedtool.cli.session import EXIT_INTERRUPTED, in_flags, progress_display
 from codedtool.errors import InputError
-from codedtool.training.recipe import Recipe, settings
+from codedtool.training.recipe import RECIPES, Recipe, settings
 from codedtool.training.settings import SettingIgnored
 
 if TYPE_CHECKING:
     from codedtool.training.stages import Assignment
     from codedtool.training.subject import Subject
 
-_PANEL = "Recipe: {section} (defaults depend on the data set)"
+_PANEL = "Recipe: {section}"
+
+# Values that the data set decides.
+_WITHOUT_DEFAULT = ("recipe", "data", "preset")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -74,6 +77,25 @@ def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
+def _defaults(key: str) -> str | bool:
+    """The default of a recipe's key, and the recipes whose value differs, as 300; imagenet 250; digits 30."""
+    if key in _WITHOUT_DEFAULT:
+        return False
+    usual = getattr(Recipe(), key)
+    others: dict[str, list[str]] = {}
+    for name, recipe in RECIPES.items():
+        if getattr(recipe, key) != usual:
+            others.setdefault(_shown(getattr(recipe, key)), []).append(name)
+    return "; ".join([_shown(usual), *(f"{', '.join(names)} {value}" for value, names in others.items())])
+
+
+def _shown(value: Any) -> str:
+    """A recipe's value as help texts show it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+
+
 def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
     """Give a command one optional flag per key of `Recipe` (all, without ``keys``) in place of its ``**values``.
 
@@ -89,7 +111,9 @@ def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
                 continue
             names = f"{_flag(key)}/--no-{key.replace('_', '-')}" if setting.kind is bool else _flag(key)
             panel = _PANEL.format(section=setting.section)
-            option = typer.Option(names, help=setting.help, show_default=False, rich_help_panel=panel)
+            option = typer.Option(
+                names, help=setting.help, show_default=False if keys else _defaults(key), rich_help_panel=panel
+            )
             flags.append(
                 inspect.Parameter(
                     key,
@@ -164,11 +188,28 @@ def interruptible_training(budget: Budget) -> Iterator[None]:
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
+class Resolved(NamedTuple):
+    """What a command line and a config file say about a training.
+
+    Attributes:
+        recipe: every value of the training.
+        assignment: which scheme codes which stage.
+        given: keys of the recipe's values that the flags or the file set.
+        lines: for people, about the choice of the recipe and the values that followed others.
+    """
+
+    recipe: Recipe
+    assignment: Assignment
+    given: frozenset[str]
+    lines: tuple[str, ...]
+
+
 def resolve(
     schemes: list[Path] | None, stages: str | None, uncoded: str | None, config: Path | None, given: dict[str, Any]
-) -> tuple[Recipe, Assignment]:
-    """The recipe (flags win over the config file, that over the data set's recipe), and which scheme goes where."""
-    from codedtool.training.recipe import default_data, read_config, recipe_for, warn_of_ignored
+) -> Resolved:
+    """What is to be trained; flags win over the config file, and that over the recipe by name."""
+    from codedtool.training.recipe import composed, default_data, read_config, warn_of_ignored
+    from codedtool.training.run_data import find_recipe
     from codedtool.training.stages import assign
 
     own = {"scheme": list, "stages": str, "uncoded_stages": str}
@@ -189,9 +230,10 @@ def resolve(
         uncoded_stages=_names(uncoded or from_file.get("uncoded_stages")) or (),
     )
     data = values.get("data") or default_data(assignment.num_classes, values.get("data_dir", Recipe().data_dir))
-    recipe = recipe_for(data).with_values({**values, "preset": assignment.preset})
+    base, chosen = find_recipe(data, values.get("recipe"))
+    recipe, lines = composed(base, {**values, "preset": assignment.preset})
     warn_of_ignored(recipe, values, coded=bool(assignment.schemes))
-    return recipe, assignment
+    return Resolved(recipe, assignment, frozenset(values), (chosen, *lines))
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -24,7 +24,7 @@ from codedtool.cli.runs import (
     resolve,
     with_recipe_flags,
 )
-from codedtool.cli.session import Json, Quiet, print_json, say, verb
+from codedtool.cli.session import Json, Quiet, in_flags, print_json, say, verb
 from codedtool.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +57,12 @@ def train(
     quiet: Quiet = False,
     **values: Any,
 ) -> None:
-    """Train a Coded ResNeXt with the recipe of its data set; every value of the recipe is a flag."""
+    """Train a Coded ResNeXt with a recipe; every value of the recipe is a flag.
+
+    Without --recipe the data set decides. folder:PATH takes small for fewer than 20,000 images of at most 64 px and for
+    fewer than 100,000 larger ones, else cifar10 or imagenet. Another --batch-size scales the recipe's learning rate.
+    Fewer --epochs shorten its warm-up and cool-down.
+    """
     main = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, one talks
     changes = given(values)
     budget = Budget()
@@ -77,17 +82,19 @@ def train(
                 progress=progress,
             )
         else:
-            recipe, assignment = resolve(schemes, stages, uncoded_stages, config, changes)
-            for line in assignment.lines() if main else ():
-                say(line, to_stderr=json_output)
+            resolved = resolve(schemes, stages, uncoded_stages, config, changes)
+            assignment = resolved.assignment
+            for line in (*assignment.lines(), *resolved.lines) if main else ():
+                say(in_flags(line), to_stderr=json_output)
             provenance = {"command": shlex.join(["codedtool", *sys.argv[1:]]), **assignment.provenance()}
             result = training.train(
-                recipe,
+                resolved.recipe,
                 assignment.schemes,
                 run_name=run_name,
                 init=init,
                 download=download,
                 provenance=provenance,
+                given=resolved.given,
                 budget=budget,
                 progress=progress,
                 tell=partial(say, to_stderr=json_output),

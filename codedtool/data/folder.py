@@ -7,6 +7,7 @@ import struct
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 
 # Images of one size are kept decoded in memory up to this many bytes, both splits together.
 MEMORY_LIMIT = 1 << 30
+
+# `survey_folder` counts images up to this number.
+COUNT_LIMIT = 100_000
 
 # Number of images whose size is compared before all images are decoded.
 _NUM_PROBES = 32
@@ -77,6 +81,40 @@ def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, pr
         val=val,
         normalization=IMAGENET_NORMALIZATION,
     )
+
+
+@dataclass(frozen=True)
+class FolderSurvey:
+    """Number and size of a folder's training images, found without decoding them.
+
+    Attributes:
+        num_images: number of images; counting stops at `COUNT_LIMIT`.
+        side: median over a sample of the images' shorter sides, in pixels.
+    """
+
+    num_images: int
+    side: int
+
+
+def survey_folder(path: Path) -> FolderSurvey | None:
+    """Count the training images of a folder and look at the sizes of some; None if there is no readable image."""
+    root = path / "train" if (path / "train").is_dir() else path
+    num_images = 0
+    sample: list[str] = []
+    for folder, _, names in os.walk(root):
+        images = [name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+        num_images += len(images)
+        sample += [os.path.join(folder, name) for name in sorted(images)[:1]]
+        if num_images >= COUNT_LIMIT:
+            break
+    sides = []
+    for number in sorted({int(number) for number in np.linspace(0, len(sample) - 1, _NUM_PROBES)} if sample else ()):
+        try:
+            with Image.open(sample[number]) as image:
+                sides.append(min(image.size))
+        except _READ_ERRORS:
+            continue  # the loader will report or skip it
+    return FolderSurvey(num_images, int(np.median(sides))) if sides else None
 
 
 def read_image(path: str | Path, *, fix: str = "replace or remove it, or set `skip_bad_images`") -> Image.Image:

@@ -59,6 +59,14 @@ class NetworkSettings:
 class OptimisationSettings:
     """Section "optimisation": epochs, learning rate, optimizer and regularization."""
 
+    recipe: Annotated[
+        str,
+        Setting(
+            "Recipe by name, which gives every value that is not set. Without it, the data set decides; for "
+            "folder:PATH, the number and size of its images.",
+            choices=("cifar10", "cifar100", "imagenet", "small", "finetune", "digits"),
+        ),
+    ] = "cifar10"
     epochs: Annotated[int, Setting("Number of epochs, including warm-up and cool-down.", low=1)] = 300
     batch_size: Annotated[int, Setting("Images per optimizer step, all devices together.", low=1)] = 512
     micro_batch: Annotated[
@@ -222,6 +230,11 @@ class Recipe(MachineSettings, ImageSettings, OptimisationSettings, NetworkSettin
             return self.min_lr
         return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * epoch / length)) / 2
 
+    @property
+    def images_at_once(self) -> int:
+        """Images per forward pass of one device, in training and evaluation."""
+        return self.micro_batch or self.batch_size
+
     def with_values(self, values: Mapping[str, Any]) -> Recipe:
         """Copy this recipe with some values replaced.
 
@@ -283,14 +296,19 @@ def default_data(num_classes: int, data_dir: str) -> str:
     return known[num_classes]
 
 
-def recipe_for(data: str) -> Recipe:
-    """Return the default recipe of a data set, with ``data`` in it.
+def recipe_for(data: str, name: str | None = None, *, side: int | None = None) -> Recipe:
+    """Return a recipe by name, or the default recipe of a data set, with ``data`` in it.
+
+    The sizes of the images in training and evaluation follow the data set's images, except in the ImageNet recipe,
+    which resizes them to its own.
 
     Args:
         data: cifar10, cifar100, folder:PATH, digits or synthetic:K.
+        name: name of the recipe, a key of `RECIPES`; None: the data set's own, which is imagenet for a folder.
+        side: shorter side of a folder's images in pixels; None: the recipe's sizes stay.
 
     Raises:
-        InputError: ``data`` names no known kind of data set.
+        InputError: ``data`` names no known kind of data set, or ``name`` no recipe.
 
     Example:
         >>> recipe = recipe_for("digits")
@@ -298,8 +316,84 @@ def recipe_for(data: str) -> Recipe:
         (30, 8)
     """
     kind = data.partition(":")[0]
-    check_key(kind, RECIPES, what="`data`")
-    return dataclasses.replace(RECIPES[kind], data=data)
+    check_key(kind, _RECIPE_OF, what="`data`")
+    name = name or _RECIPE_OF[kind]
+    check_key(name, RECIPES, what="`recipe`")
+    recipe = dataclasses.replace(RECIPES[name], data=data)
+    side = side or _SIDES.get(kind)
+    if side is None or recipe.random_resized_crop:
+        return recipe
+    size = min(_SIZES, key=lambda size: abs(math.log(side / size)))
+    # An eighth of the side, as the paper pads CIFAR's 32 pixels with 4. Made-up images are not varied.
+    varied = recipe.crop_padding and not (kind == "synthetic" and name == "digits")
+    return dataclasses.replace(recipe, train_size=size, eval_size=size, crop_padding=size // 8 if varied else 0)
+
+
+def recipe_of_folder(num_images: int, side: int) -> tuple[str, str]:
+    """Choose the recipe that a folder's images call for.
+
+    Args:
+        num_images: number of training images.
+        side: median of their shorter sides, in pixels.
+
+    Returns:
+        Name of the recipe and the reason, for people.
+
+    Example:
+        >>> recipe_of_folder(1_281_167, 400)
+        ('imagenet', 'at least 100,000 images of more than 64 px')
+        >>> recipe_of_folder(3_000, 160)
+        ('small', 'fewer than 100,000 images of more than 64 px')
+    """
+    size = f"more than {_SMALL_SIDE} px" if side > _SMALL_SIDE else f"at most {_SMALL_SIDE} px"
+    few, many = (_MANY_LARGE, "imagenet") if side > _SMALL_SIDE else (_MANY_SMALL, "cifar10")
+    if num_images >= few:
+        return many, f"at least {few:,} images of {size}"
+    return "small", f"fewer than {few:,} images of {size}"
+
+
+def composed(base: Recipe, values: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
+    """Set values of a recipe, and let the values that belong to them follow unless they are set too.
+
+    The learning rate belongs to the batch and is scaled linearly with it (Goyal et al., 2017). With fewer epochs than
+    the recipe's, warm-up and cool-down shrink in proportion.
+
+    Args:
+        base: the recipe.
+        values: key -> value that the user set.
+
+    Returns:
+        The recipe, and one line for people about every value that followed.
+
+    Raises:
+        InputError: as `Recipe.with_values`.
+
+    Example:
+        >>> recipe, lines = composed(recipe_for("folder:photos"), {"batch_size": 32, "epochs": 50})
+        >>> recipe.lr, recipe.warmup_epochs, recipe.cooldown_epochs
+        (0.0125, 1, 2)
+        >>> lines[0]
+        'learning rate 0.0125: 0.6 for batches of 1536, scaled to batches of 32 (`lr` sets another)'
+    """
+    # Without warm-up and cool-down, which may not fit yet, but with every value checked.
+    given = base.with_values({"warmup_epochs": 0, "cooldown_epochs": 0, **values})
+    followers: dict[str, Any] = {}
+    lines = []
+    if given.batch_size != base.batch_size and "lr" not in values:
+        followers["lr"] = round(base.lr * given.batch_size / base.batch_size, 12)
+        lines.append(
+            f"learning rate {followers['lr']:.4g}: {base.lr:g} for batches of {base.batch_size}, scaled to batches of "
+            f"{given.batch_size} (`lr` sets another)"
+        )
+    if given.epochs < base.epochs:
+        for key in ("warmup_epochs", "cooldown_epochs"):
+            old = getattr(base, key)
+            new = int(old * given.epochs / base.epochs + 0.5)
+            if key not in values and new != old:
+                followers[key] = new
+                name = key.partition("_")[0]
+                lines.append(f"{name} of {new} epochs: the recipe has {old} of {base.epochs} (`{key}` sets another)")
+    return base.with_values({**values, **followers}), lines
 
 
 # Settings that only coded blocks use.
@@ -361,10 +455,29 @@ def read_config(path: Path, keys: Collection[str]) -> dict[str, Any]:
     return found
 
 
+# For a few thousand images on a CPU or one GPU; not from the paper. The learning rate per image is that of the paper's
+# ImageNet recipe.
+_SMALL = Recipe(
+    recipe="small",
+    data="folder:",
+    epochs=40,
+    batch_size=64,
+    lr=0.025,
+    warmup_epochs=3,
+    label_smoothing=0.1,
+    mu=2.0,
+    randaugment="",
+    precision="auto",
+)
+
+# For weights that have learned already: few epochs at a low learning rate; not from the paper.
+_FINETUNE = dataclasses.replace(_SMALL, recipe="finetune", epochs=8, lr=0.01, warmup_epochs=1)
+
 _CIFAR10 = Recipe()
 
 # The ImageNet recipe is timm's for a ResNeXt-50 at 160 pixels, with the paper's mu and 250 epochs (appendix B).
 _IMAGENET = Recipe(
+    recipe="imagenet",
     data="folder:",
     epochs=250,
     batch_size=1536,
@@ -386,6 +499,7 @@ _IMAGENET = Recipe(
 
 # Not from the paper: small enough for two CPU cores to finish in a minute.
 _DIGITS = Recipe(
+    recipe="digits",
     data="digits",
     epochs=30,
     batch_size=64,
@@ -398,10 +512,32 @@ _DIGITS = Recipe(
     precision="auto",
 )
 
+# Name -> recipe. The paper's three, and three that are not from the paper.
 RECIPES: Mapping[str, Recipe] = {
     "cifar10": _CIFAR10,
-    "cifar100": dataclasses.replace(_CIFAR10, data="cifar100", randaugment="rand-m2-n1"),
-    "folder": _IMAGENET,
+    "cifar100": dataclasses.replace(_CIFAR10, recipe="cifar100", data="cifar100", randaugment="rand-m2-n1"),
+    "imagenet": _IMAGENET,
+    "small": _SMALL,
+    "finetune": _FINETUNE,
     "digits": _DIGITS,
-    "synthetic": dataclasses.replace(_DIGITS, data="synthetic:10", crop_padding=0, train_size=16, eval_size=16),
 }
+
+# Kind of a data set -> name of its default recipe.
+_RECIPE_OF = {
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+    "folder": "imagenet",
+    "digits": "digits",
+    "synthetic": "digits",
+}
+
+# Side of a data set's images, in pixels.
+_SIDES = {"cifar10": 32, "cifar100": 32, "digits": 8, "synthetic": 16}
+
+# Sizes that images are trained at; the one nearest to their own size is taken.
+_SIZES = (8, 16, 32, 64, 96, 128, 160)
+
+# Bounds of `recipe_of_folder`: the largest side of a small image, and numbers of images that are many. RandAugment and
+# hundreds of epochs, which the paper's recipes have, pay from about these numbers on.
+_SMALL_SIDE = 64
+_MANY_SMALL, _MANY_LARGE = 20_000, 100_000

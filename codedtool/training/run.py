@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.variant import Variant
 from codedtool.training.checkpoint import CheckpointStore, Which
-from codedtool.training.recipe import Recipe
+from codedtool.training.recipe import Recipe, recipe_for
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -51,6 +51,7 @@ class Run:
         schemes: stage name -> its coding scheme.
         classes: class names, in the order of the schemes' rows.
         normalization: normalization of the training images.
+        adjusted: recipe values that were asked for and then fitted to the data set or the memory, by key.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Run:
     schemes: Mapping[str, CodingScheme]
     classes: tuple[str, ...]
     normalization: Normalization
+    adjusted: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -70,6 +72,7 @@ class Run:
         name: str | None = None,
         folder: Path = DEFAULT_FOLDER,
         provenance: Mapping[str, Any] | None = None,
+        adjusted: Mapping[str, Any] | None = None,
     ) -> Run:
         """Make the directory of a new run, whole or not at all, and let `latest` name it.
 
@@ -78,6 +81,7 @@ class Run:
             name: name of the new directory; None: the data set's name and the next free number.
             folder: folder of all runs.
             provenance: plain JSON types to be stored in config.json (command, versions).
+            adjusted: as the attribute.
 
         Raises:
             InputError: the name is taken or cannot be a folder's name, or writing failed.
@@ -95,6 +99,7 @@ class Run:
                 stage: {"file": f"schemes/{stage}.npy", "sha256": scheme.sha256} for stage, scheme in schemes.items()
             },
             "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
+            **({"adjusted": dict(adjusted)} if adjusted else {}),
             **(provenance or {}),
         }
         temporary = folder / f".{target.name}.{os.getpid()}.tmp"
@@ -108,7 +113,7 @@ class Run:
             raise InputError(f"cannot begin the run {target}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        run = cls(target, recipe, dict(schemes), tuple(classes), normalization)
+        run = cls(target, recipe, dict(schemes), tuple(classes), normalization, dict(adjusted or {}))
         run.make_latest()
         return run
 
@@ -143,7 +148,9 @@ class Run:
                 f"{directory}/config.json has format {document.get('format')!r}, this codedtool reads format {_FORMAT}"
             )
         try:
-            recipe = Recipe().with_values(document["recipe"])
+            stored = document["recipe"]
+            # Runs of earlier versions have no name of a recipe: theirs was the data set's own.
+            recipe = recipe_for(stored["data"], stored.get("recipe")).with_values(stored)
             entries = {
                 str(stage): (str(entry["file"]), entry["sha256"]) for stage, entry in document["schemes"].items()
             }
@@ -160,7 +167,8 @@ class Run:
                     f"{directory / file} is not the scheme that the run was trained with: its sha256 is "
                     f"{schemes[stage].sha256[:12]}…, config.json says {sha256[:12]}…; restore the file"
                 )
-        return cls(directory, recipe, schemes, tuple(str(name) for name in classes), normalization)
+        adjusted = document.get("adjusted", {})
+        return cls(directory, recipe, schemes, tuple(str(name) for name in classes), normalization, adjusted)
 
     @property
     def name(self) -> str:
@@ -181,6 +189,21 @@ class Run:
         """Read config.json whole: beside the run's own description, it holds the ``provenance`` of `create`."""
         document: dict[str, Any] = _read_json(self.path / "config.json", dict)
         return document
+
+    def discard(self, latest: str | None) -> None:
+        """Remove the directory of a run that failed before its first checkpoint, and restore the file ``latest``.
+
+        Args:
+            latest: content of the file ``latest`` before the run was made (`latest_name`).
+        """
+        shutil.rmtree(self.path, ignore_errors=True)
+        folder = self.path.parent
+        if latest_name(folder) != self.name:
+            return  # another run was begun meanwhile
+        if latest is None:
+            (folder / _LATEST).unlink(missing_ok=True)
+        else:
+            write_atomically(folder / _LATEST, f"{latest}\n".encode())
 
     def make_latest(self) -> None:
         """Write the run's name into the file ``latest`` beside it."""
@@ -244,6 +267,14 @@ class Run:
         write_atomically(self.path / "metrics.jsonl", lines.encode())
 
 
+def latest_name(folder: Path) -> str | None:
+    """Read the name of the run in ``folder`` that was begun or resumed last; None if there is none."""
+    try:
+        return (folder / _LATEST).read_text().strip()
+    except OSError:
+        return None
+
+
 def _free_name(folder: Path, kind: str) -> str:
     number = 1
     while (folder / f"{kind}-{number}").exists():
@@ -254,12 +285,11 @@ def _free_name(folder: Path, kind: str) -> str:
 def _find(path: str | os.PathLike[str] | None, folder: Path) -> Path:
     """Find the directory of run ``path``; None means the run that ``latest`` names."""
     if path is None:
-        try:
-            name = (folder / _LATEST).read_text().strip()
-        except OSError:
+        name = latest_name(folder)
+        if name is None:
             raise InputError(
                 f"no run yet: {folder / _LATEST} does not exist; train one (codedtool train), or name a run's folder"
-            ) from None
+            )
         path = name
     for candidate in (folder / path, Path(path)):
         if candidate.is_dir() and candidate != folder:

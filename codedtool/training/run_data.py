@@ -8,9 +8,38 @@ from pathlib import Path
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, load_dataset
 from codedtool.errors import InputError
-from codedtool.training.recipe import Recipe
+from codedtool.training.recipe import Recipe, recipe_for, recipe_of_folder
 from codedtool.training.run import Run
 from codedtool.training.runtime import Runtime
+
+
+def find_recipe(data: str, name: str | None = None) -> tuple[Recipe, str]:
+    """Find the recipe of a data set; that of a folder follows the number and the size of its images.
+
+    Args:
+        data: cifar10, cifar100, folder:PATH, digits or synthetic:K.
+        name: name of the recipe; None: the one that the data set calls for.
+
+    Returns:
+        The recipe with ``data`` in it, and one line for people that names it and the reason.
+
+    Raises:
+        InputError: as `recipe_for`.
+    """
+    kind, _, path = data.partition(":")
+    survey = None
+    if kind == "folder" and path:
+        from codedtool.data.folder import survey_folder
+
+        survey = survey_folder(Path(path).expanduser())
+    if survey is None:
+        recipe = recipe_for(data, name)
+        return recipe, f"recipe {recipe.recipe}: " + ("as asked for" if name else f"that of {kind}")
+    reason = f"as asked for, at the size of the images of {survey.side} px"
+    if name is None:
+        name, reason = recipe_of_folder(survey.num_images, survey.side)
+    recipe = recipe_for(data, name, side=survey.side)
+    return recipe, f"recipe {name}, trained at {recipe.train_size} px: {reason}"
 
 
 def load_run_data(recipe: Recipe, runtime: Runtime, *, download: bool, progress: Progress) -> ImageData:

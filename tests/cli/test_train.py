@@ -237,9 +237,12 @@ def test_xla_trains_like_the_cpu(house: Path, gentle: str) -> None:
     assert json.loads(evaluated.stdout)["accuracy"] == load(house, "xla").metrics()[-1]["val_accuracy"]
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_term_and_last_checkpoint(house: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_leaves_no_run(house: Path, straight: str) -> None:
+    before = (house / "runs" / "latest").read_text()
     finished = here(train_command("diverged", "--lr", "1e30"), house)
     assert finished.exit_code == 3
+    assert not (house / "runs" / "diverged").exists()
+    assert (house / "runs" / "latest").read_text() == before
     message = " ".join(finished.stderr.split())
     assert "is not finite in epoch 1, step" in message
     assert "no checkpoint yet" in message

@@ -12,6 +12,7 @@ from PIL import Image
 
 from codedtool.data import folder as folder_module
 from codedtool.data import load_dataset
+from codedtool.data.folder import FolderSurvey, survey_folder
 from codedtool.errors import InputError
 from tests.data.conftest import write_image
 
@@ -22,6 +23,18 @@ def test_of_negatives_a_val_folder_is_enough(tree: Path) -> None:
         load_dataset(f"folder:{tree}")
     data = load_dataset(f"folder:{tree}", val_only=True)
     assert (len(data.train), data.val.targets.tolist()) == (0, [0, 0, 1, 1, 2, 2])
+
+
+def test_a_survey_counts_training_images_and_finds_their_median_size(tree: Path, tmp_path: Path) -> None:
+    assert survey_folder(tree) == FolderSurvey(9, 5)
+    for name in ("0.png", "1.webp"):
+        write_image(tree / "train" / "bee" / name, (70, 90))
+        write_image(tree / "train" / "cow" / name, (80, 90))
+    assert survey_folder(tree) == FolderSurvey(9, 70)
+    shutil.move(tree / "train", tree / "classes")
+    shutil.rmtree(tree / "val")
+    assert survey_folder(tree / "classes") == FolderSurvey(9, 70)
+    assert survey_folder(tree / "nothing") is None
 
 
 def test_the_first_images_of_each_class(tree: Path) -> None:

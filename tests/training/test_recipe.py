@@ -13,9 +13,11 @@ from codedtool.errors import InputError
 from codedtool.training.recipe import (
     RECIPES,
     Recipe,
+    composed,
     default_data,
     read_config,
     recipe_for,
+    recipe_of_folder,
     settings,
     warn_of_ignored,
 )
@@ -145,3 +147,46 @@ def test_settings_without_effect_are_warned_of_only_when_given() -> None:
         warnings.simplefilter("error")
         warn_of_ignored(recipe, {"lr"}, coded=False)
         warn_of_ignored(recipe, {"mu"}, coded=True)
+
+
+def test_a_recipe_knows_its_name_and_the_sizes_follow_the_images() -> None:
+    assert all(recipe.recipe == name for name, recipe in RECIPES.items())
+    assert settings()["recipe"].choices == tuple(RECIPES)
+    for side, size, padding in ((28, 32, 4), (48, 64, 8), (64, 64, 8), (110, 96, 12), (400, 160, 20)):
+        recipe = recipe_for("folder:x", "small", side=side)
+        assert (recipe.train_size, recipe.eval_size, recipe.crop_padding) == (size, size, padding)
+    assert recipe_for("folder:x", side=400) == recipe_for("folder:x")
+    assert recipe_for("digits", "small").train_size == 8
+    with pytest.raises(InputError, match="`recipe` 'smal' is unknown; did you mean 'small'"):
+        recipe_for("digits", "smal")
+
+
+def test_the_recipe_of_a_folder_follows_the_number_and_size_of_its_images() -> None:
+    found = {
+        (n, side): recipe_of_folder(n, side)[0] for n in (500, 19_999, 20_000, 99_999, 100_000) for side in (64, 65)
+    }
+    assert {pair for pair, name in found.items() if name == "cifar10"} == {(20_000, 64), (99_999, 64), (100_000, 64)}
+    assert {pair for pair, name in found.items() if name == "imagenet"} == {(100_000, 65)}
+    assert set(found.values()) == {"small", "cifar10", "imagenet"}
+
+
+def test_the_learning_rate_belongs_to_the_batch_unless_it_is_given() -> None:
+    base = recipe_for("folder:x")
+    recipe, lines = composed(base, {"batch_size": 32})
+    assert recipe == base.with_values({"batch_size": 32, "lr": 0.0125})
+    assert lines == [
+        "learning rate 0.0125: 0.6 for batches of 1536, scaled to batches of 32 (`lr` sets another)",
+    ]
+    assert composed(base, {"batch_size": 32, "lr": 0.6}) == (base.with_values({"batch_size": 32}), [])
+    assert composed(base, {"batch_size": 1536, "mu": 1.0}) == (base.with_values({"mu": 1.0}), [])
+
+
+def test_fewer_epochs_shrink_warm_up_and_cool_down_in_proportion_unless_given() -> None:
+    base = recipe_for("folder:x")
+    for epochs, warmup, cooldown in ((250, 5, 10), (400, 5, 10), (100, 2, 4), (25, 1, 1), (2, 0, 0), (1, 0, 0)):
+        recipe, lines = composed(base, {"epochs": epochs})
+        assert recipe == base.with_values({"epochs": epochs, "warmup_epochs": warmup, "cooldown_epochs": cooldown})
+        assert len(lines) == (0 if epochs >= 250 else 2)
+    recipe, lines = composed(base, {"epochs": 100, "warmup_epochs": 5})
+    assert (recipe.warmup_epochs, recipe.cooldown_epochs) == (5, 4)
+    assert lines == ["cooldown of 4 epochs: the recipe has 10 of 250 (`cooldown_epochs` sets another)"]
