@@ -64,7 +64,7 @@ def main() -> None:
     print("| variant | accuracy | last early decoder | BC precision | BC recall | BC F1 |")
     print("|---|---|---|---|---|---|", flush=True)
     for number, (name, (preset, given, changes)) in enumerate(VARIANTS.items()):
-        recipe = recipe_for("digits").with_values({"preset": preset, "epochs": options.epochs})
+        recipe = recipe_for("digits").with_values({"preset": preset, "epochs": options.epochs, "precision": "fp32"})
         stages = ("s2", "s3") if preset == TINY else None
         schemes = assign_schemes(preset, given, stages=stages) if given else {}
         folder = DEFAULT_FOLDER / "variants" / str(number)

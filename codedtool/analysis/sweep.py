@@ -249,7 +249,8 @@ def _trained(
             recipe, schemes, run_name=name, folder=folder, download=download, budget=budget, progress=progress
         ).run
     run = Run.load(name, folder=folder)
-    different = run.recipe.differences(as_begun(recipe, run.recipe), only_result=True)
+    started = run.recipe.with_values(run.adjusted)
+    different = started.differences(as_begun(recipe, run.recipe), only_result=True)
     if different or run.schemes != permuted(schemes, recipe.permutation):
         what = ", ".join(f"{key} {mine!r} instead of {given!r}" for key, (mine, given) in different.items())
         raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another `name`")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import typer
 
@@ -209,13 +209,26 @@ def interruptible_training(budget: Budget) -> Iterator[None]:
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
+class Resolved(NamedTuple):
+    """What a command line and a config file say about a training.
+
+    Attributes:
+        recipe: every value of the training.
+        assignment: which scheme codes which stage.
+        given: keys of the recipe's values that the flags or the file set.
+        lines: for people, about the choice of the recipe and the values that followed others.
+    """
+
+    recipe: Recipe
+    assignment: Assignment
+    given: frozenset[str]
+    lines: tuple[str, ...]
+
+
 def resolve(
     schemes: list[Path] | None, stages: str | None, uncoded: str | None, config: Path | None, given: dict[str, Any]
-) -> tuple[Recipe, Assignment, list[str]]:
-    """The recipe, which scheme goes where, and lines for people about the recipe.
-
-    Flags win over the config file, and that over the recipe by name.
-    """
+) -> Resolved:
+    """What is to be trained; flags win over the config file, and that over the recipe by name."""
     from codedtool.training.recipe import composed, default_data, read_config, warn_of_ignored
     from codedtool.training.run_data import find_recipe
     from codedtool.training.stages import assign
@@ -245,7 +258,7 @@ def resolve(
     base, chosen = found
     recipe, lines = composed(base, {**values, "preset": assignment.preset})
     warn_of_ignored(recipe, values, coded=bool(assignment.schemes))
-    return recipe, assignment, [chosen, *lines]
+    return Resolved(recipe, assignment, frozenset(values), (chosen, *lines))
 
 
 def _image_size(recipe: Recipe, values: Mapping[str, Any]) -> int:

@@ -80,18 +80,18 @@ def sweep(
         }
         if SCHEME in grid:
             grid[SCHEME] = tuple(sets)
-            recipe = next(iter(resolved.values()))[0]
-            if any(one != recipe for one, _, _ in resolved.values()):
+            recipe = next(iter(resolved.values())).recipe
+            if any(one.recipe != recipe for one in resolved.values()):
                 raise InputError("`vary` scheme: the sets do not fit one `preset`; name it")
             assigned: dict[str, CodingScheme] = {}
         else:
-            recipe, assignment, _ = resolve(schemes, stages, uncoded_stages, config, flags)
-            assigned = assignment.schemes
+            found = resolve(schemes, stages, uncoded_stages, config, flags)
+            recipe, assigned = found.recipe, found.assignment.schemes
         result = analyse(
             recipe,
             assigned,
             grid,
-            scheme_sets={label: found.schemes for label, (_, found, _) in resolved.items()},
+            scheme_sets={label: one.assignment.schemes for label, one in resolved.items()},
             folder=DEFAULT_FOLDER / name,
             num_seeds=seeds,
             download=not no_download,

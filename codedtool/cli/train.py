@@ -83,17 +83,19 @@ def train(
                 progress=progress,
             )
         else:
-            recipe, assignment, about = resolve(schemes, stages, uncoded_stages, config, changes)
-            for line in (*described(assignment), *about) if main else ():
+            resolved = resolve(schemes, stages, uncoded_stages, config, changes)
+            assignment = resolved.assignment
+            for line in (*described(assignment), *resolved.lines) if main else ():
                 say(in_flags(line), to_stderr=json_output)
             provenance = {"command": shlex.join(["codedtool", *sys.argv[1:]]), **assignment.provenance()}
             result = training.train(
-                recipe,
+                resolved.recipe,
                 assignment.schemes,
                 run_name=run_name,
                 init=init,
                 download=download,
                 provenance=provenance,
+                given=resolved.given,
                 budget=budget,
                 progress=progress,
                 tell=partial(say, to_stderr=json_output),

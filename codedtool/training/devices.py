@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from codedtool.errors import CodedtoolError, InputError
+from codedtool.training.memory import memory_told
 from codedtool.training.precision import with_precision
 from codedtool.training.recipe import Recipe
 from codedtool.training.runtime import Runtime
@@ -32,10 +33,12 @@ def opened_runtime(recipe: Recipe) -> Iterator[Runtime]:
     Raises:
         InputError: the device does not exist, or does not support the recipe's precision.
         PeerFailedError: another rank ended within the context.
+        OutOfMemoryError: memory ran out within the context.
     """
     runtime = _open_runtime(recipe)
     try:
-        yield runtime
+        with memory_told():
+            yield runtime
     except RuntimeError as error:
         if runtime.world_size > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise PeerFailedError(f"rank {runtime.rank}: another rank ended; its message has the reason") from error

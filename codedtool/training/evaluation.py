@@ -36,7 +36,7 @@ def evaluate(
         network: the network; it is evaluated in evaluation mode and then put back into its mode.
         split: the images; the ranks share them, and each image is used once.
         normalization: normalization of the images that the network was trained on.
-        recipe: gives eval_size and batch_size.
+        recipe: gives eval_size, batch_size and micro_batch.
         runtime: the device of the network.
         progress: called with the state of the work.
         see: called with the logits (B, K) and the classes (B,) of every batch of this rank; None: not needed.
@@ -51,7 +51,7 @@ def evaluate(
     batches = eval_batches(
         split,
         size=recipe.eval_size,
-        batch_size=recipe.batch_size,
+        batch_size=min(recipe.batch_size, recipe.images_at_once * runtime.world_size),
         rank=runtime.rank,
         world_size=runtime.world_size,
         num_workers=runtime.num_workers,

@@ -230,6 +230,11 @@ class Recipe(MachineSettings, ImageSettings, OptimisationSettings, NetworkSettin
             return self.min_lr
         return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * epoch / length)) / 2
 
+    @property
+    def images_at_once(self) -> int:
+        """Images per forward pass of one device, in training and evaluation."""
+        return self.micro_batch or self.batch_size
+
     def with_values(self, values: Mapping[str, Any]) -> Recipe:
         """Copy this recipe with some values replaced.
 
@@ -462,6 +467,7 @@ _SMALL = Recipe(
     label_smoothing=0.1,
     mu=2.0,
     randaugment="",
+    precision="auto",
 )
 
 # For weights that have learned already: few epochs at a low learning rate; not from the paper.

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Run:
         schemes: place -> its coding scheme; a place is a stage ("s3") or blocks of one ("s3.1-3").
         classes: class names, in the order of the schemes' rows.
         normalization: normalization of the training images.
+        adjusted: recipe values that were asked for and then fitted to the data set or the memory, by key.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Run:
     schemes: Mapping[str, CodingScheme]
     classes: tuple[str, ...]
     normalization: Normalization
+    adjusted: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -70,6 +72,7 @@ class Run:
         name: str | None = None,
         folder: Path = DEFAULT_FOLDER,
         provenance: Mapping[str, Any] | None = None,
+        adjusted: Mapping[str, Any] | None = None,
     ) -> Run:
         """Make the directory of a new run, whole or not at all, and let `latest` name it.
 
@@ -78,6 +81,7 @@ class Run:
             name: name of the new directory; None: the data set's name and the next free number.
             folder: folder of all runs.
             provenance: plain JSON types to be stored in config.json (command, versions).
+            adjusted: as the attribute.
 
         Raises:
             InputError: the name is taken or cannot be a folder's name, or writing failed.
@@ -95,6 +99,7 @@ class Run:
                 stage: {"file": f"schemes/{stage}.npy", "sha256": scheme.sha256} for stage, scheme in schemes.items()
             },
             "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
+            **({"adjusted": dict(adjusted)} if adjusted else {}),
             **(provenance or {}),
         }
         temporary = folder / f".{target.name}.{os.getpid()}.tmp"
@@ -108,7 +113,7 @@ class Run:
             raise InputError(f"cannot begin the run {target}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        run = cls(target, recipe, dict(schemes), tuple(classes), normalization)
+        run = cls(target, recipe, dict(schemes), tuple(classes), normalization, dict(adjusted or {}))
         run.make_latest()
         return run
 
@@ -162,7 +167,8 @@ class Run:
                     f"{directory / file} is not the scheme that the run was trained with: its sha256 is "
                     f"{schemes[stage].sha256[:12]}…, config.json says {sha256[:12]}…; restore the file"
                 )
-        return cls(directory, recipe, schemes, tuple(str(name) for name in classes), normalization)
+        adjusted = document.get("adjusted", {})
+        return cls(directory, recipe, schemes, tuple(str(name) for name in classes), normalization, adjusted)
 
     @property
     def name(self) -> str:

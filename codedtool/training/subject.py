@@ -123,7 +123,7 @@ class Subject:
             split: the images and their classes.
             progress: where to report the number of images.
             phase: name of the work in the reports.
-            batch_size: number of images in a batch; None: that of the recipe.
+            batch_size: number of images in a batch; None: as many as a pass has in training.
 
         Yields:
             (B, 3, H, W) normalized images on the device, and (B,) int64 classes on the CPU.
@@ -132,7 +132,7 @@ class Subject:
         batches = eval_batches(
             split,
             size=self.recipe.eval_size,
-            batch_size=batch_size or self.recipe.batch_size,
+            batch_size=batch_size or min(self.recipe.batch_size, self.recipe.images_at_once),
             num_workers=self.runtime.num_workers,
             pin_memory=self.runtime.pin_memory,
         )
@@ -170,7 +170,10 @@ def opened_run(
     Raises:
         InputError: the checkpoint is missing or damaged, or a changed value is out of range.
     """
-    recipe = run.recipe.with_values(changes or {})
+    changes = dict(changes or {})
+    if "batch_size" in changes:
+        changes["micro_batch"] = 0
+    recipe = run.recipe.with_values(changes)
     with opened_runtime(recipe) as runtime:
         # Load the network first: its error names a missing checkpoint.
         network = run.load_network(checkpoint)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from codedtool.training.checkpoint import Checkpoint, Which
 from codedtool.training.devices import device_kind, launch, needs_launch, opened_runtime
 from codedtool.training.init import InitialWeights, initial_weights
 from codedtool.training.loop import Trainer
+from codedtool.training.memory import fit_micro_batch
 from codedtool.training.precision import as_begun, with_precision
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run, latest_name
@@ -70,13 +72,16 @@ def train(
     init: str | None = None,
     download: bool = True,
     provenance: Mapping[str, Any] | None = None,
+    given: Collection[str] = (),
     budget: Budget | None = None,
     progress: Progress = silent,
     tell: Tell = _quiet,
 ) -> TrainResult:
     """Begin a run and train it to its last epoch (section 4.1).
 
-    A run that fails before its first checkpoint is removed, and the latest run stays the one that it was.
+    A run that fails before its first checkpoint is removed, and the latest run stays the one that it was. A batch
+    larger than the training set is reduced to it. One step is tried first: if memory does not suffice, the images per
+    forward pass (``recipe.micro_batch``) are reduced. Both are said in a warning and stored with the run.
 
     Args:
         recipe: every value of the training; ``recipe.preset`` must name an architecture.
@@ -87,19 +92,21 @@ def train(
             `codedtool.training.pretrained.read_source`); None: random weights.
         download: fetch a data set, or torchvision's weights, that are missing.
         provenance: plain JSON types to be stored in the run's config.json.
+        given: keys of the recipe that the user set; a learning rate among them is not scaled with a reduced batch.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
         tell: called with every line about what was decided before the training, such as the weights taken.
 
     Raises:
         InputError: bad data, a scheme or initial weights that do not fit, a run name that is taken, or a full disk.
+        OutOfMemoryError: memory does not suffice for the smallest step.
         DivergedError: the loss is not finite.
         Interrupted: ``budget`` asked to stop; `resume` continues the run.
     """
     recipe, about_precision = with_precision(recipe, device_kind(recipe))
     if needs_launch(recipe):
         start = time.monotonic()
-        launch(_train_child, recipe, schemes, run_name, folder, init, download, provenance)
+        launch(_train_child, recipe, schemes, run_name, folder, init, download, provenance, given)
         return _result_of(Run.load(run_name, folder=folder), start)
     with opened_runtime(recipe) as runtime:
         _check_same_precision(recipe, runtime)
@@ -109,13 +116,17 @@ def train(
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
         schemes = permuted(schemes, recipe.permutation)
-        latest = latest_name(folder)
         initial = None
         if init is not None:
             initial = initial_weights(init, recipe, schemes, data, runtime, folder=folder, download=download)
             provenance = {**(provenance or {}), "init": initial.to_json()}
             for line in initial.lines() if runtime.is_main else ():
                 tell(line)
+        asked = recipe
+        recipe = _fitted_to_data(recipe, data, given, runtime)
+        draft = Run(folder, recipe, schemes, data.classes, data.normalization)
+        recipe = fit_micro_batch(recipe, draft.build_network, runtime)
+        latest = latest_name(folder)
         run = None
         if runtime.is_main:
             run = Run.create(
@@ -126,6 +137,7 @@ def train(
                 name=run_name,
                 folder=folder,
                 provenance=provenance,
+                adjusted={key: old for key, (old, _) in asked.differences(recipe, only_result=True).items()},
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:
@@ -201,6 +213,24 @@ def _way_on(run: Run, key: str) -> str:
     return f" with its weights: `init` {run.name}" if key == "epochs" else ""
 
 
+def _fitted_to_data(recipe: Recipe, data: ImageData, given: Collection[str], runtime: Runtime) -> Recipe:
+    """Reduce a batch that is larger than the training set, and the learning rate with it unless it was given."""
+    num_images = len(data.train)
+    if recipe.batch_size <= num_images:
+        return recipe
+    changes: dict[str, Any] = {"batch_size": num_images}
+    if "lr" not in given:
+        changes["lr"] = recipe.lr * num_images / recipe.batch_size
+    if runtime.is_main:
+        rate = f" and a learning rate of {changes['lr']:.4g}" if "lr" in changes else ""
+        warnings.warn(
+            f"`batch_size` {recipe.batch_size} is more than the {num_images} training images: batches of {num_images}"
+            f"{rate} are used",
+            stacklevel=3,
+        )
+    return recipe.with_values(changes)
+
+
 def _train_child(
     recipe: Recipe,
     schemes: Mapping[str, CodingScheme],
@@ -209,8 +239,18 @@ def _train_child(
     init: str | None,
     download: bool,
     provenance: Mapping[str, Any] | None,
+    given: Collection[str],
 ) -> None:
-    train(recipe, schemes, run_name=run_name, folder=folder, init=init, download=download, provenance=provenance)
+    train(
+        recipe,
+        schemes,
+        run_name=run_name,
+        folder=folder,
+        init=init,
+        download=download,
+        provenance=provenance,
+        given=given,
+    )
 
 
 def _resume_child(run: Run, checkpoint: Which, changes: Mapping[str, Any] | None, download: bool) -> None:

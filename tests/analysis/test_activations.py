@@ -106,7 +106,9 @@ def test_a_histogram_refuses_a_number_of_bins(bins: int) -> None:
 def subject(scheme: CodingScheme, tmp_path: Path) -> Iterator[Subject]:
     """A tiny coded network with weights and statistics as after some training, and a few digits."""
     torch.set_num_threads(1)
-    recipe = recipe_for("digits").with_values({"preset": "coded_resnext_tiny", "batch_size": 30, "device": "cpu"})
+    recipe = recipe_for("digits").with_values(
+        {"preset": "coded_resnext_tiny", "batch_size": 30, "device": "cpu", "precision": "fp32"}
+    )
     data = load_dataset("digits")
     run = Run.create(recipe, {"s3": scheme}, data.classes, data.normalization, name="a", folder=tmp_path)
     network = run.build_network().eval()

@@ -33,7 +33,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("claims")
     schemes = [part for name in ("c10_5of10", "c10_3of10") for part in ("--scheme", str(SCHEMES / f"{name}.npy"))]
     for name, arguments in (("coded", schemes), ("plain", ["--preset", "resnext_tiny"])):
-        command = [sys.executable, "-m", "codedtool", "train", *arguments, "--data", "digits", "--run-name", name]
+        command = [
+            sys.executable,
+            "-m",
+            "codedtool",
+            "train",
+            *arguments,
+            "--data",
+            "digits",
+            "--precision",
+            "fp32",
+            "--run-name",
+            name,
+        ]
         finished = subprocess.run(
             [*command, "--json", "--quiet"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
         )

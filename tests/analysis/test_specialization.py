@@ -35,7 +35,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)
     table = np.array([[int(digit) for digit in word] for word in TABLE4_3OF10], dtype=np.uint8)
     recipe = recipe_for("digits").with_values(
-        {"preset": "coded_resnext_tiny", "epochs": 3, "batch_size": 60, "lr": 0.05, "device": "cpu"}
+        {
+            "preset": "coded_resnext_tiny",
+            "epochs": 3,
+            "batch_size": 60,
+            "lr": 0.05,
+            "device": "cpu",
+            "precision": "fp32",
+        }
     )
     folder = tmp_path_factory.mktemp("runs")
     return train(recipe, {"s3": CodingScheme(table)}, run_name="digits", folder=folder).run

@@ -38,7 +38,8 @@ TABLE4_5OF10 = (
     "0100110011",
 )
 
-SHORT = ("--data", "digits", "--epochs", "2", "--batch-size", "120", "--quiet")
+# In bfloat16, which some machines choose by themselves, rounding would hide what the tests compare.
+SHORT = ("--data", "digits", "--epochs", "2", "--batch-size", "120", "--precision", "fp32", "--quiet")
 
 GENTLE = ("--lr", "0.005")
 
@@ -262,6 +263,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_leaves_no_run(ho
         (["--run-name", "a/b"], "must be the name of one folder"),
         (["--scheme", "nothing.npy"], "nothing.npy"),
         (["--resume"], "--scheme and --resume exclude each other"),
+        (["--init", "nothing"], "there is no run nothing"),
+        (["--init", "nothing.pth"], "nothing.pth: cannot be read"),
+        (["--init", "torchvision"], "torchvision has no weights of this architecture"),
     ],
 )
 def test_bad_input_gets_one_message_and_leaves_nothing(
@@ -298,6 +302,33 @@ def test_a_resumed_run_cannot_change_what_decides_its_result(house: Path, straig
     finished = here(command("train", "--resume", "--run-name", straight, "--lr", "0.5"), house)
     assert finished.exit_code == 2
     assert "--lr 0.5 cannot change" in " ".join(finished.stderr.split())
+
+
+def test_more_epochs_are_a_new_run_with_the_weights_of_the_old(house: Path, straight: str) -> None:
+    refused = here(command("train", "--resume", "--run-name", straight, "--epochs", "9"), house)
+    assert refused.exit_code == 2
+    assert f"begin a new run with its weights: --init {straight}" in " ".join(refused.stderr.split())
+    finished = done_here(train_command("further", *GENTLE, "--init", straight), house)
+    count = len(load(house, straight).load_network().state_dict())
+    assert f"initial weights: {count} tensors of run runs/{straight}, best checkpoint" in finished.stdout
+    assert "rows of the linear layer kept by class name: 0, 1, 2, 3, 4 and 5 more" in finished.stdout
+    assert load(house, "further").metrics()[0]["val_loss"] < load(house, straight).metrics()[0]["val_loss"]
+    assert load(house, "further").origin()["init"]["from"] == straight
+    refused = here(command("train", "--resume", "--run-name", "further", "--init", straight), house)
+    assert "--init and --resume exclude each other" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.slow
+def test_two_processes_begin_with_the_same_weights_and_statistics_as_one(house: Path) -> None:
+    plain = ("--preset", "resnext_tiny", *SHORT, "--run-name", "plain")
+    done_here(command("train", *plain), house)
+    more = (*GENTLE, "--sync-bn", "--init", "plain")
+    done_here(train_command("one-begun", *more), house)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    finished = done([*torchrun, "-m", *train_command("two-begun", *more)[2:]], house)
+    assert finished.stdout.count("estimated again on training images") == 1
+    for key in [key for key in rows(house, "one-begun")[0] if "loss" in key]:
+        assert close(rows(house, "one-begun"), rows(house, "two-begun"), key, 1e-3), key
 
 
 def test_eval_without_a_run_says_how_to_get_one(tmp_path: Path) -> None:

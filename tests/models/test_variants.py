@@ -238,7 +238,9 @@ def test_a_run_trains_with_every_option_and_is_analysed(tmp_path: Path) -> None:
             {"gradient_masking": True, "mu": 0.0, "shortcuts": False, "images_per_class": 40, "batch_size": 16},
         )
     ):
-        recipe = recipe_for("digits").with_values({"preset": "coded_resnext_tiny", "epochs": 2, **changes})
+        recipe = recipe_for("digits").with_values(
+            {"preset": "coded_resnext_tiny", "epochs": 2, "precision": "fp32", **changes}
+        )
         train(recipe, {"s2": FIVE, "s3": THREE}, run_name=f"run{number}", folder=tmp_path)
         run = Run.load(tmp_path / f"run{number}")
         assert run.schemes == permuted({"s2": FIVE, "s3": THREE}, recipe.permutation)

@@ -30,6 +30,7 @@ def train_once(scheme: CodingScheme, micro_batch: int, folder: Path) -> tuple[di
     recipe = recipe_for("digits").with_values(
         {"preset": "coded_resnext_tiny", "epochs": 1, "batch_size": 360, "micro_batch": micro_batch, "device": "cpu"}
     )
+    recipe = recipe.with_values({"precision": "fp32"})
     data = load_dataset("digits")
     data = dataclasses.replace(data, train=data.train.first_of_each_class(72), val=data.val.first_of_each_class(5))
     run = Run.create(

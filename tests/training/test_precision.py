@@ -52,6 +52,7 @@ def test_only_recipes_outside_the_paper_choose() -> None:
         "digits": "auto",
         "synthetic:3": "auto",
     }
+    assert [recipe_for("folder:x", name).precision for name in ("small", "finetune")] == ["auto", "auto"]
     assert Recipe().precision == "fp32"
     assert with_precision(Recipe(precision="fp16"), "cuda") == (Recipe(precision="fp16"), None)
     assert as_begun(Recipe(precision="auto"), Recipe(precision="bf16")).precision == "bf16"
