@@ -70,6 +70,7 @@ def train(
                 download=download,
                 budget=budget,
                 progress=progress,
+                tell=progress.line,
             )
         else:
             resolved = resolve(schemes, stages, uncoded_stages, config, changes)
@@ -86,6 +87,7 @@ def train(
                 given=resolved.given,
                 budget=budget,
                 progress=progress,
+                tell=progress.line,
             )
     if not main:
         return

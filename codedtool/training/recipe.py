@@ -68,6 +68,10 @@ class OptimisationSettings:
         ),
     ] = "cifar10"
     epochs: Annotated[int, Setting("Number of epochs, including warm-up and cool-down.", low=1)] = 300
+    early_stop_epochs: Annotated[
+        int,
+        Setting("Stop when the validation accuracy has not risen for this many epochs; 0: train all epochs.", low=0),
+    ] = 0
     batch_size: Annotated[int, Setting("Images per optimizer step, all devices together.", low=1)] = 512
     micro_batch: Annotated[
         int,
@@ -228,6 +232,12 @@ class Recipe(MachineSettings, ImageSettings, OptimisationSettings, NetworkSettin
         if epoch >= length:
             return self.min_lr
         return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * epoch / length)) / 2
+
+    @property
+    def own_lr(self) -> float:
+        """The learning rate that the recipe of this name has for this batch size."""
+        named = RECIPES[self.recipe]
+        return named.lr * self.batch_size / named.batch_size
 
     @property
     def images_at_once(self) -> int:

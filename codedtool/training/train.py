@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ def train(
     given: Collection[str] = (),
     budget: Budget | None = None,
     progress: Progress = silent,
+    tell: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Begin a run and train it to its last epoch (section 4.1).
 
@@ -83,6 +84,7 @@ def train(
         given: keys of the recipe that the user set; a learning rate among them is not scaled with a reduced batch.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
+        tell: called with one line for people after every epoch, on rank 0.
 
     Raises:
         InputError: bad data, a scheme that does not fit, a run name that is taken, or a full disk.
@@ -118,7 +120,7 @@ def train(
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:
-            return _fit(run, data, runtime, None, budget=budget or Budget(), progress=progress)
+            return _fit(run, data, runtime, None, budget=budget or Budget(), progress=progress, tell=tell)
         except BaseException:
             if runtime.is_main and not run.checkpoints.index():
                 run.discard(latest)
@@ -133,6 +135,7 @@ def resume(
     download: bool = True,
     budget: Budget | None = None,
     progress: Progress = silent,
+    tell: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Continue an interrupted run; the result is bit-identical to an uninterrupted one.
 
@@ -142,7 +145,7 @@ def resume(
         run: the run to continue.
         checkpoint: last, previous or best; checkpoints after it are dropped.
         changes: recipe values to change. Only values that cannot change the result are allowed (device, workers, ...).
-        download, budget, progress: as for `train`.
+        download, budget, progress, tell: as for `train`.
 
     Raises:
         InputError: a change of a value that decides the result, a damaged checkpoint (the message names an intact
@@ -171,7 +174,7 @@ def resume(
                 run.checkpoints.rewind(checkpoint)
         if runtime.is_main:
             run.make_latest()
-        return _fit(run, data, runtime, found, budget=budget or Budget(), progress=progress)
+        return _fit(run, data, runtime, found, budget=budget or Budget(), progress=progress, tell=tell)
 
 
 def _fitted_to_data(recipe: Recipe, data: ImageData, given: Collection[str], runtime: Runtime) -> Recipe:
@@ -228,6 +231,7 @@ def _fit(
     *,
     budget: Budget,
     progress: Progress,
+    tell: Callable[[str], None] | None,
 ) -> TrainResult:
     """Build network and trainer, restore them from a checkpoint if one is given, and train."""
     start = time.monotonic()
@@ -235,7 +239,7 @@ def _fit(
     if run.recipe.sync_bn and runtime.world_size > 1:
         synchronize_batch_norm(network)
     prepared = runtime.prepare(network)
-    trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress)
+    trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress, tell=tell)
     if found is not None:
         trainer.restore(found.weights, found.state)
     if runtime.is_main:
