@@ -362,7 +362,8 @@ class Trainer:
         row = self.history[-1]
         if self.epoch != epochs and not at_end:
             return
-        shares = np.bincount(self.data.train.targets, minlength=len(self.data.classes)) / len(self.data.train)
+        counts = np.bincount(self.data.train.targets, minlength=len(self.data.classes))
+        shares = (counts > 0) / np.count_nonzero(counts) if recipe.balanced else counts / counts.sum()
         entropy = -float(np.sum(shares[shares > 0] * np.log(shares[shares > 0])))
         chance = float(shares.max())
         bound = chance + 3 * math.sqrt(chance * (1 - chance) / max(1, num_images))
@@ -427,6 +428,7 @@ class Trainer:
             seed=recipe.seed,
             epoch=self.epoch,
             start_batch=self.step,
+            balanced=recipe.balanced,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             num_workers=self.runtime.num_workers,

@@ -122,6 +122,18 @@ class ImageSettings:
     images_per_class: Annotated[
         int, Setting("Train on this many images of each class, the first ones; 0: on all images.", low=0)
     ] = 0
+    split: Annotated[
+        float,
+        Setting(
+            "Part of every class's images for validation, such as 0.2, where a folder has no val/; 0: none.",
+            low=0,
+            high=0.9,
+        ),
+    ] = 0.0
+    split_seed: Annotated[int, Setting("Seed of the choice of that part.", low=0, high=_MAX_SEED)] = 0
+    balanced: Annotated[bool, Setting("Draw every class equally often in an epoch, where classes differ in size.")] = (
+        False
+    )
     skip_bad_images: Annotated[bool, Setting("Skip images that cannot be read instead of stopping.")] = False
     crop_padding: Annotated[
         int,
@@ -432,6 +444,7 @@ def warn_of_ignored(recipe: Recipe, given: Collection[str], *, coded: bool) -> N
         "crop_padding": "`random_resized_crop` is on" if recipe.random_resized_crop and recipe.crop_padding else None,
         "norm_decay": "`weight_decay` is 0" if recipe.norm_decay and not recipe.weight_decay else None,
         **dict.fromkeys(_CODED_KEYS, None if coded else "no stage is coded"),
+        "split_seed": "`split` is 0" if not recipe.split else None,
         "channels_last": "XLA keeps its own layout" if recipe.device == "xla" else None,
     }
     for key, reason in reasons.items():

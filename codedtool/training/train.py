@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
@@ -22,8 +24,12 @@ from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run, latest_name
 from codedtool.training.run_data import check_same_classes, load_run_data
 from codedtool.training.runtime import Runtime
+from codedtool.training.settings import ignored
 from codedtool.training.stages import permuted
 from codedtool.training.sync_bn import synchronize_batch_norm
+
+# Classes that differ more than this many times in size are warned of.
+_UNEVEN = 5
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ def train(
     download: bool = True,
     provenance: Mapping[str, Any] | None = None,
     given: Collection[str] = (),
+    classes: Sequence[str] = (),
     budget: Budget | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] | None = None,
@@ -82,6 +89,7 @@ def train(
         download: fetch a data set that is missing.
         provenance: plain JSON types to be stored in the run's config.json.
         given: keys of the recipe that the user set; a learning rate among them is not scaled with a reduced batch.
+        classes: every class of the data set, in the order of the schemes' rows; empty: the data set's own order.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
         tell: called with one line for people after every epoch, on rank 0.
@@ -94,10 +102,14 @@ def train(
     """
     if needs_launch(recipe):
         start = time.monotonic()
-        launch(_train_child, recipe, schemes, run_name, folder, download, provenance, given)
+        launch(_train_child, recipe, schemes, run_name, folder, download, provenance, given, classes)
         return _result_of(Run.load(run_name, folder=folder), start)
     with opened_runtime(recipe) as runtime:
         data = load_run_data(recipe, runtime, download=download, progress=progress)
+        if classes:
+            data = data.in_order(classes)
+        if runtime.is_main:
+            _warn_of_data(recipe, data)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
         schemes = permuted(schemes, recipe.permutation)
@@ -117,6 +129,7 @@ def train(
                 folder=folder,
                 provenance=provenance,
                 adjusted={key: old for key, (old, _) in asked.differences(recipe, only_result=True).items()},
+                split_sha256=data.split_sha256,
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:
@@ -164,7 +177,7 @@ def resume(
         launch(_resume_child, run, checkpoint, changes, download)
         return _result_of(run, start)
     with opened_runtime(recipe) as runtime:
-        data = load_run_data(recipe, runtime, download=download, progress=progress)
+        data = load_run_data(recipe, runtime, classes=run.classes, download=download, progress=progress)
         check_same_classes(run, data)
         found = run.checkpoints.load(checkpoint) if run.checkpoints.index() else None
         runtime.barrier()
@@ -175,6 +188,20 @@ def resume(
         if runtime.is_main:
             run.make_latest()
         return _fit(run, data, runtime, found, budget=budget or Budget(), progress=progress, tell=tell)
+
+
+def _warn_of_data(recipe: Recipe, data: ImageData) -> None:
+    """Warn if a split was asked for and not needed, and if classes differ much in size and are not balanced."""
+    if recipe.split and not data.split_sha256:
+        ignored(f"`split` has no effect: {data.name} has a validation part of its own")
+    counts = np.bincount(data.train.targets, minlength=len(data.classes))
+    fewest, most = int(counts.argmin()), int(counts.argmax())
+    if not recipe.balanced and counts[most] > _UNEVEN * counts[fewest]:
+        warnings.warn(
+            f"class {data.classes[most]!r} has {counts[most]} training images and class {data.classes[fewest]!r} has "
+            f"{counts[fewest]}: set `balanced` to draw every class equally often",
+            stacklevel=3,
+        )
 
 
 def _fitted_to_data(recipe: Recipe, data: ImageData, given: Collection[str], runtime: Runtime) -> Recipe:
@@ -203,8 +230,18 @@ def _train_child(
     download: bool,
     provenance: Mapping[str, Any] | None,
     given: Collection[str],
+    classes: Sequence[str],
 ) -> None:
-    train(recipe, schemes, run_name=run_name, folder=folder, download=download, provenance=provenance, given=given)
+    train(
+        recipe,
+        schemes,
+        run_name=run_name,
+        folder=folder,
+        download=download,
+        provenance=provenance,
+        given=given,
+        classes=classes,
+    )
 
 
 def _resume_child(run: Run, checkpoint: Which, changes: Mapping[str, Any] | None, download: bool) -> None:

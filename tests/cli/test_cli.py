@@ -81,7 +81,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "--cooldown-epochs --momentum --nesterov --weight-decay --norm-decay --label-smoothing --mu --p-drop "
         "--exponent --threshold --energy-norm --concatenate --gradient-masking --shortcuts --permutation "
         "--crop-padding --random-resized-crop --flip --randaugment --erasing --erasing-count "
-        "--images-per-class --train-size --eval-size "
+        "--images-per-class --split --split-seed --balanced --train-size --eval-size "
         "--ema-decay --sync-bn --skip-bad-images --seed --precision --channels-last --compile --data-dir --device "
         "--num-workers --checkpoint-minutes --tensorboard"
     )
@@ -113,7 +113,8 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "scheme assign": "--scheme --similarity --repel --out --seed --force",
         "verify": "--K --N --act --hmin --max-spread",
         "bounds": "--K --N --act",
-        "train": f"--scheme --stages --uncoded-stages --config --run-name --resume --checkpoint --no-download {recipe}",
+        "train": "--scheme --stages --uncoded-stages --config --run-name --classes --resume --checkpoint "
+        f"--no-download {recipe}",
         **{row.name: f"{of_run} {' '.join(of_row(row))}" for row in CATALOGUE},
         "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data-dir --device",
         "report": f"{of_run} --compare --ood --out --force --seed",
