@@ -7,14 +7,16 @@ into links of the site here.
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import os
 import posixpath
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -65,6 +67,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn links to files of the repository into links to pages of the site."""
     if page.file.src_uri == "commands/index.md":
         markdown = markdown.replace("<!-- the commands -->", _overview())
+    elif page.file.src_uri == "design.md":
+        markdown = markdown.replace("<!-- the files -->", _files())
+    elif page.file.src_uri == "api/analysis.md":
+        markdown = markdown.replace("<!-- the analyses -->", _analyses())
     source = next((old for old, new in MOVED.items() if new == page.file.src_uri), None)
     if source is None:
         source = page.file.src_uri.replace("results/", "benchmarks/cifar10/", 1)
@@ -173,6 +179,34 @@ def _overview() -> str:
         first = (command.help or "").split("\n\n")[0]
         lines.append(f"| [`{name}`]({page}) | {_cell(_escaped(first))} |")
     return "\n".join(lines)
+
+
+def _files() -> str:
+    """Every module of the package with the first sentence of its docstring, folder by folder."""
+    lines: list[str] = []
+    folder = None
+    for path in sorted((ROOT / "codedtool").rglob("*.py"), key=lambda path: (path.parent, path.name)):
+        if path.name == "__init__.py" and not ast.get_docstring(ast.parse(path.read_text())):
+            continue
+        if path.parent != folder:
+            folder = path.parent
+            lines += ["", f"**{folder.relative_to(ROOT).as_posix()}/**", "", "| file | holds |", "|---|---|"]
+        text = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+        lines.append(f"| `{path.name}` | {_cell(_escaped(text))} |")
+    return "\n".join(lines)
+
+
+def _analyses() -> str:
+    """The function of every row of the catalogue, and the class of its result, as mkdocstrings reads them."""
+    from codedtool.analysis.catalogue import CATALOGUE
+
+    names: list[str] = []
+    for row in CATALOGUE:
+        module, _, function = row.function.partition(":")
+        found = getattr(import_module(f"codedtool.{module}"), function)
+        result = get_type_hints(found)["return"]
+        names += [f"codedtool.{module}.{function}", f"{result.__module__}.{result.__qualname__}"]
+    return "\n\n".join(f"::: {name}" for name in names)
 
 
 def _paragraphs(text: str) -> str:

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from codedtool.analysis.artifacts import artifact_path, write_csv, write_figure, write_json
-from codedtool.analysis.bc import CODED, evaluate_classifiers
+from codedtool.analysis.classifier_metrics import CODED, evaluate_classifiers
 from codedtool.analysis.result import Result, Rows, Table, percent, spread
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme

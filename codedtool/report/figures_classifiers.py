@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from codedtool.analysis.bc import BcResult, ClassifiersResult
+from codedtool.analysis.bc import BcResult
+from codedtool.analysis.classifier_metrics import ClassifiersResult
 from codedtool.analysis.result import Drawing
 from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, new_figure
 

@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from codedtool import __version__
 from codedtool.analysis.artifacts import artifact_path, write_figure
-from codedtool.analysis.bc import CODED, FULL, BcResult
+from codedtool.analysis.bc import BcResult
 from codedtool.analysis.catalogue import CATALOGUE, SEED
+from codedtool.analysis.classifier_metrics import CODED, FULL
 from codedtool.analysis.result import Drawing, Result, Table, percent, save_result
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from codedtool.analysis.bc import CODED, ClassifiersResult, evaluate_classifiers
+from codedtool.analysis.classifier_metrics import CODED, ClassifiersResult, evaluate_classifiers
 from codedtool.analysis.decoding import agreement_table, decode
 from codedtool.analysis.specialization import specialize
 from codedtool.data import Split

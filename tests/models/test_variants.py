@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from codedtool.analysis.bc import CODED, FULL, evaluate_classifiers
+from codedtool.analysis.classifier_metrics import CODED, FULL, evaluate_classifiers
 from codedtool.analysis.classifiers import BinaryClassifiers
 from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.deploy.classifier_file import load_binary_classifier, save_binary_classifier
