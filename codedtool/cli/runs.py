@@ -17,7 +17,7 @@ import typer
 
 from codedtool.budget import Budget, Progress
 from codedtool.cli.completion import OF_RECIPE, complete_run, complete_scheme
-from codedtool.cli.session import EXIT_INTERRUPTED, in_flags, progress_display
+from codedtool.cli.session import EXIT_INTERRUPTED, Display, in_flags, progress_display
 from codedtool.errors import InputError
 from codedtool.training.recipe import RECIPES, Recipe, settings
 from codedtool.training.settings import SettingIgnored
@@ -169,7 +169,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def loading(*, quiet: bool) -> Iterator[Progress]:
+def loading(*, quiet: bool) -> Iterator[Display]:
     """Within it, PyTorch is imported and used: warnings are one line each, and progress is shown."""
     prepare_torch()
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress:

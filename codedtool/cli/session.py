@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeVar, get_args
 
 import typer
 
-from codedtool.budget import Budget, Progress, silent
+from codedtool.budget import Budget, Progress
 from codedtool.errors import CodedtoolError, InputError, replace_arguments
 
 if TYPE_CHECKING:
@@ -159,11 +159,18 @@ def show(result: Result, *, as_json: bool, heading: str, files: Sequence[Path]) 
         say(f"files in {files[0].parent}: {names}", to_stderr=as_json)
 
 
+class Display(Progress, Protocol):
+    """A Progress that can also print a line that stays on stderr."""
+
+    def line(self, text: str) -> None:
+        """Print one line, above the bars if there are any."""
+
+
 @contextmanager
-def progress_display(*, quiet: bool) -> Iterator[Progress]:
-    """A Progress that draws a bar when stderr is a terminal, prints a plain line now and then otherwise."""
+def progress_display(*, quiet: bool) -> Iterator[Display]:
+    """A Display that draws a bar when stderr is a terminal, and prints a plain line now and then otherwise."""
     if quiet:
-        yield silent
+        yield _Silent()
     elif sys.stderr.isatty():
         with _bars() as progress:
             yield progress
@@ -172,7 +179,7 @@ def progress_display(*, quiet: bool) -> Iterator[Progress]:
 
 
 @contextmanager
-def _bars() -> Iterator[Progress]:
+def _bars() -> Iterator[Display]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -195,14 +202,28 @@ def _bars() -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def report(phase: str, done: float, total: float | None, note: str = "") -> None:
-            if phase not in tasks:
-                for task in tasks.values():
-                    bars.update(task, visible=False)
-                tasks[phase] = bars.add_task(phase, total=total, note=note)
-            bars.update(tasks[phase], completed=done, total=total, note=note)
+        class Bars:
+            def __call__(self, phase: str, done: float, total: float | None, note: str = "") -> None:
+                if phase not in tasks:
+                    for task in tasks.values():
+                        bars.update(task, visible=False)
+                    tasks[phase] = bars.add_task(phase, total=total, note=note)
+                bars.update(tasks[phase], completed=done, total=total, note=note)
 
-        yield report
+            def line(self, text: str) -> None:
+                bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        yield Bars()
+
+
+class _Silent:
+    """Reports and prints nothing."""
+
+    def __call__(self, phase: str, done: float, total: float | None, note: str = "") -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        pass
 
 
 class _PlainLines:
@@ -219,6 +240,9 @@ class _PlainLines:
         self._phase, self._last = phase, now
         share = f" {done / total:.1%}" if total else ""
         typer.echo(f"{phase}{share}" + (f": {note}" if note else ""), err=True)
+
+    def line(self, text: str) -> None:
+        typer.echo(text, err=True)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,6 +51,15 @@ def train(
             show_default="random weights",
         ),
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes",
+            help="A file with the names of the data set's classes in the order of the schemes' rows: one per line, or "
+            "a JSON list.",
+            show_default="the data set's order",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run --run-name, or the latest run.")] = False,
     checkpoint: Checkpoint = "last",
     no_download: NoDownload = False,
@@ -68,12 +77,20 @@ def train(
     changes = given(values)
     budget = Budget()
     with loading(quiet=quiet or not main) as progress, interruptible_training(budget):
+        from codedtool.data import read_classes
         from codedtool.training import train as training
         from codedtool.training.run import Run
 
         download = not no_download
         if resume:
-            _refuse_with_resume(schemes=schemes, stages=stages, uncoded_stages=uncoded_stages, config=config, init=init)
+            _refuse_with_resume(
+                schemes=schemes,
+                stages=stages,
+                uncoded_stages=uncoded_stages,
+                config=config,
+                init=init,
+                classes=classes,
+            )
             result = training.resume(
                 Run.load(run_name),
                 checkpoint=checkpoint,
@@ -81,6 +98,7 @@ def train(
                 download=download,
                 budget=budget,
                 progress=progress,
+                tell=progress.line,
             )
         else:
             resolved = resolve(schemes, stages, uncoded_stages, config, changes)
@@ -96,9 +114,10 @@ def train(
                 download=download,
                 provenance=provenance,
                 given=resolved.given,
+                classes=read_classes(classes) if classes is not None else (),
                 budget=budget,
                 progress=progress,
-                tell=partial(say, to_stderr=json_output),
+                tell=progress.line,
             )
     if not main:
         return

@@ -3,7 +3,7 @@
 from codedtool.data.augmentation import Augmentation, Normalization, normalize
 from codedtool.data.loader import Batch, eval_batches, num_train_batches, train_batches
 from codedtool.data.sources import load_dataset
-from codedtool.data.split import ImageData, Split, check_num_classes
+from codedtool.data.split import ImageData, Split, check_num_classes, read_classes
 
 __all__ = [
     "Augmentation",
@@ -16,5 +16,6 @@ __all__ = [
     "load_dataset",
     "normalize",
     "num_train_batches",
+    "read_classes",
     "train_batches",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import warnings
@@ -35,8 +36,8 @@ _NUM_PROBES = 32
 _READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 _LAYOUT = (
-    "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; name a folder that does (folder:PATH), "
-    "or use synthetic:K, which needs no files"
+    "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; name a folder that does (folder:PATH), or set a part of its "
+    "images aside for validation with `split` 0.2, or use synthetic:K, which needs no files"
 )
 
 
@@ -44,8 +45,19 @@ class _SizesDifferError(Exception):
     """An image does not have the size of the first one."""
 
 
-def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, progress: Progress) -> ImageData:
+def load_folder(
+    path: Path,
+    *,
+    skip_bad_images: bool,
+    val_only: bool = False,
+    split: float = 0.0,
+    split_seed: int = 0,
+    progress: Progress,
+) -> ImageData:
     """Find the images below ``path``/train and ``path``/val; the classes are the sorted names of their folders.
+
+    With ``split`` and without a folder val, a part of every class's images below ``path``/train (or below ``path``, if
+    there is no train either) is for validation.
 
     If all images have one size and fit into `MEMORY_LIMIT`, they are decoded now, in threads; otherwise each file is
     read when a batch needs it.
@@ -54,6 +66,8 @@ def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, pr
         path: the folder.
         skip_bad_images: skip unreadable images, with a warning that counts them.
         val_only: do not read ``path``/train; the training split is empty.
+        split: part of every class's images that is for validation where there is no folder val, 0..1; 0: none.
+        split_seed: seed of the choice of that part.
         progress: called with the state of the work.
 
     Raises:
@@ -61,11 +75,20 @@ def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, pr
     """
     if not path.is_dir():
         raise InputError(f"folder:{path}: no folder {path.absolute()}; {_LAYOUT}")
-    nothing: tuple[tuple[str, ...], list[str], NDArray[np.int64]] = ((), [], np.empty(0, dtype=np.int64))
-    train_classes, train_files, train_targets = nothing if val_only else _find(path / "train", progress)
-    classes, val_files, val_targets = _find(path / "val", progress)
-    if not val_only:
-        _check_same(path, train_classes, classes)
+    digest = ""
+    if split > 0 and not val_only and not (path / "val").is_dir():
+        root = path / "train" if (path / "train").is_dir() else path
+        classes, files, targets = _find(root, progress)
+        is_val = _chosen_for_validation(root, classes, targets, split, split_seed)
+        train_files, val_files = ([files[number] for number in np.flatnonzero(part)] for part in (~is_val, is_val))
+        train_targets, val_targets = targets[~is_val], targets[is_val]
+        digest = _digest(root, train_files, val_files)
+    else:
+        nothing: tuple[tuple[str, ...], list[str], NDArray[np.int64]] = ((), [], np.empty(0, dtype=np.int64))
+        train_classes, train_files, train_targets = nothing if val_only else _find(path / "train", progress)
+        classes, val_files, val_targets = _find(path / "val", progress)
+        if not val_only:
+            _check_same(path, train_classes, classes)
     try:
         train, val = _in_memory(train_files, train_targets, val_files, val_targets, skip_bad_images, progress)
         how = f"of {train.image_size[1]}x{train.image_size[0]} pixels" if train.image_size else ""
@@ -80,6 +103,7 @@ def load_folder(path: Path, *, skip_bad_images: bool, val_only: bool = False, pr
         train=train,
         val=val,
         normalization=IMAGENET_NORMALIZATION,
+        split_sha256=digest,
     )
 
 
@@ -170,6 +194,32 @@ def _check_same(path: Path, train: Sequence[str], val: Sequence[str]) -> None:
             f"folder:{path}: train has {len(train)} classes and val {len(val)}, and they differ: class {name!r} is "
             f"in {has} and not in {lacks}; make the class folders the same"
         )
+
+
+def _chosen_for_validation(
+    folder: Path, classes: Sequence[str], targets: NDArray[np.int64], part: float, seed: int
+) -> NDArray[np.bool_]:
+    """Choose ``part`` of every class's images at random, at least one and not all; the same every time."""
+    chosen = np.zeros(len(targets), dtype=bool)
+    for number, name in enumerate(classes):
+        members = np.flatnonzero(targets == number)
+        if len(members) < 2:
+            raise InputError(
+                f"class folder {folder / name} holds one image: `split` needs one for training and one for validation"
+            )
+        count = min(max(1, round(part * len(members))), len(members) - 1)
+        chosen[np.random.default_rng((seed, number)).permutation(members)[:count]] = True
+    return chosen
+
+
+def _digest(folder: Path, train_files: Sequence[str], val_files: Sequence[str]) -> str:
+    """SHA-256 of the names of the files in both parts, below ``folder``."""
+    digest = hashlib.sha256()
+    for files in (train_files, val_files):
+        for file in files:
+            digest.update(Path(file).relative_to(folder).as_posix().encode(errors="surrogateescape") + b"\n")
+        digest.update(b"\0")
+    return digest.hexdigest()
 
 
 def _in_memory(

@@ -68,6 +68,7 @@ def train_batches(
     seed: int,
     epoch: int,
     start_batch: int = 0,
+    balanced: bool = False,
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
@@ -84,6 +85,8 @@ def train_batches(
         batch_size: images per batch, all ranks together; only whole batches are made (`num_train_batches`).
         seed, epoch: numbers that determine everything random; at least 0.
         start_batch: skip this many batches at the start of the epoch; none of their images are read.
+        balanced: draw every class equally often; an epoch has as many images as otherwise. An image that is drawn
+            several times is varied anew each time.
         rank, world_size: this rank gets rows rank, rank + world_size, ... of every batch.
         num_workers: processes that prepare batches; unused when whole batches are quick to make in this process.
         pin_memory: put batches in page-locked memory, for CUDA; only with workers.
@@ -95,12 +98,31 @@ def train_batches(
     num_batches = num_train_batches(split, batch_size)
     if batch_size < world_size:
         raise InputError(f"`batch_size` {batch_size} leaves nothing for some of {world_size} ranks; raise it")
-    order = np.random.default_rng((seed, epoch)).permutation(len(split))
+    rng = np.random.default_rng((seed, epoch))
+    order = _balanced_draws(split.targets, rng) if balanced else rng.permutation(len(split))
     rows = [order[number * batch_size :][:batch_size][rank::world_size] for number in range(start_batch, num_batches)]
-    jobs = (_job(split, indices, sample_words(indices, seed=seed, epoch=epoch)) for indices in rows)
+    jobs = (_job(split, draws % len(split), sample_words(draws, seed=seed, epoch=epoch)) for draws in rows)
     prepare = _Prepare(size, augmentation, split.skip_bad_images)
     slow = augmentation.per_image or split.image_size != (size, size)
     return _run(jobs, prepare, num_workers=num_workers if slow else 0, pin_memory=pin_memory)
+
+
+def _balanced_draws(targets: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw as many images as there are, every class equally often (but for one image) and its images in turn.
+
+    Returns:
+        (n,) int64: the number of an image, plus n for every time that it was drawn before.
+    """
+    total = len(targets)
+    classes = rng.permutation(np.unique(targets))
+    draws = []
+    for number, label in enumerate(classes):
+        members = np.flatnonzero(targets == label)
+        quota = total // len(classes) + (number < total % len(classes))
+        rounds = -(-quota // len(members))
+        of_class = np.concatenate([rng.permutation(members) + total * turn for turn in range(rounds)])
+        draws.append(of_class[:quota])
+    return rng.permutation(np.concatenate(draws))
 
 
 def eval_batches(

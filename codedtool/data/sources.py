@@ -23,6 +23,8 @@ def load_dataset(
     download: bool = True,
     skip_bad_images: bool = False,
     val_only: bool = False,
+    split: float = 0.0,
+    split_seed: int = 0,
     progress: Progress = silent,
 ) -> ImageData:
     """Find, fetch or make a data set.
@@ -33,6 +35,7 @@ def load_dataset(
         download: fetch CIFAR if it is missing.
         skip_bad_images: skip unreadable images of a folder, with a warning that counts them, instead of stopping.
         val_only: read only val/ of a folder; the training split is then empty.
+        split, split_seed: make a validation part of a folder that has none, as `codedtool.data.folder.load_folder`.
         progress: called with the state of the work.
 
     Raises:
@@ -51,7 +54,14 @@ def load_dataset(
         from codedtool.data.folder import load_folder
 
         path = Path(rest).expanduser()
-        return load_folder(path, skip_bad_images=skip_bad_images, val_only=val_only, progress=progress)
+        return load_folder(
+            path,
+            skip_bad_images=skip_bad_images,
+            val_only=val_only,
+            split=split,
+            split_seed=split_seed,
+            progress=progress,
+        )
     if kind == "digits":
         from codedtool.data.small import load_digits
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +55,7 @@ class ImageData:
         train, val: the two splits.
         normalization: mean and standard deviation of the data set. The images themselves are not normalised, because a
             network normalises all images with the statistics of its own training data.
+        split_sha256: SHA-256 of the file names of both splits, if the validation part was chosen at random; else "".
     """
 
     name: str
@@ -60,6 +64,47 @@ class ImageData:
     train: Split
     val: Split
     normalization: Normalization
+    split_sha256: str = ""
+
+    def in_order(self, classes: Sequence[str]) -> ImageData:
+        """Give the classes another order: row k of a scheme then belongs to ``classes[k]``.
+
+        Args:
+            classes: every class of the data set once.
+
+        Raises:
+            InputError: a class is missing, unknown or named twice; the message names it.
+        """
+        classes = tuple(classes)
+        for name in classes:
+            if classes.count(name) > 1:
+                raise InputError(f"`classes` names {name!r} twice")
+        for name in sorted(set(classes) ^ set(self.classes)):
+            where = "does not name" if name in self.classes else "names"
+            lacks = "" if name in self.classes else ", which it does not have"
+            raise InputError(f"`classes` {where} class {name!r} of {self.name}{lacks}; every class is named once")
+        numbers = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
+        train, val = (replace(part, targets=numbers[part.targets]) for part in (self.train, self.val))
+        return replace(self, classes=classes, train=train, val=val)
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Read class names in the order of the schemes' rows: a JSON list of texts, or one name per line.
+
+    Raises:
+        InputError: the file cannot be read, or is no such list.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a list of class names ({error})") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: must hold a JSON list of class names")
+    found = tuple(name for name in names if name)
+    if not found:
+        raise InputError(f"{path}: names no class")
+    return found
 
 
 def check_num_classes(data: ImageData, num_classes: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -31,6 +33,11 @@ _LOOK_EVERY = 20
 _REPORT_SECONDS = 0.5
 
 
+# A loss above this part of the classes' entropy is near chance; fewer steps than these are too few to learn.
+_NEAR_CHANCE = 0.97
+_FEW_STEPS = 50
+
+
 class Interrupted(Exception):  # noqa: N818  # not an error: the user asked for it
     """Training stopped on request, after saving a checkpoint; the message says how to continue."""
 
@@ -46,6 +53,7 @@ class Trainer:
         runtime: the device.
         budget: polled after every step; when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
+        tell: called with one line for people after every epoch, on rank 0; None: nobody is told.
     """
 
     def __init__(
@@ -58,6 +66,7 @@ class Trainer:
         *,
         budget: Budget,
         progress: Progress,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.run = run
         self.recipe = run.recipe
@@ -67,6 +76,7 @@ class Trainer:
         self.runtime = runtime
         self.budget = budget
         self.progress = progress
+        self.tell = tell if tell is not None and runtime.is_main else _nobody
         self.optimizer = build_optimizer(network, self.recipe)
         self.average = build_average(network, self.recipe)
         self.history: list[dict[str, Any]] = []
@@ -84,6 +94,8 @@ class Trainer:
     def fit(self) -> None:
         """Train from the current epoch and step to the last epoch; save checkpoint and metrics after every epoch.
 
+        The last epoch is the recipe's, or an earlier one if the recipe says when to stop early.
+
         Raises:
             Interrupted: the budget asked to stop; a checkpoint was saved first.
             DivergedError: a loss or a weight is not finite; the message names step, term and last good checkpoint.
@@ -92,7 +104,7 @@ class Trainer:
         board = None
         if self.recipe.tensorboard and self.runtime.is_main:
             board = Board(self.run.path / "tensorboard", self.epoch)
-        while self.epoch < self.recipe.epochs:
+        while self.epoch < self.recipe.epochs and not self.stops_early:
             start = time.monotonic()
             first_step = self.step
             self._train_epoch(start)
@@ -124,7 +136,23 @@ class Trainer:
                 self.run.write_metrics(self.history)
             if board is not None:
                 board.write(row)
+            whole = seconds * self.steps_per_epoch / max(1, self.steps_per_epoch - first_step)
+            self._tell_epoch(row, whole + time.monotonic() - start - seconds)
+            if self.runtime.is_main:
+                self._warn_unless_learning(train["num_images"])
             self._poll()
+        if self.epoch < self.recipe.epochs:
+            self.tell(
+                f"stopped after epoch {self.epoch}: the validation accuracy has not risen above "
+                f"{self.best_accuracy:.2%} for {self.recipe.early_stop_epochs} epochs"
+            )
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the validation accuracy has not risen for the recipe's ``early_stop_epochs``."""
+        accuracies = [row["val_accuracy"] for row in self.history]
+        patience = self.recipe.early_stop_epochs
+        return bool(patience and accuracies and len(accuracies) - 1 - accuracies.index(max(accuracies)) >= patience)
 
     @property
     def evaluated(self) -> CodedNetwork:
@@ -311,6 +339,62 @@ class Trainer:
         )
         self.progress("training", done, self.recipe.epochs, note)
 
+    def _tell_epoch(self, row: dict[str, Any], seconds: float) -> None:
+        """Tell the figures of a finished epoch, which took ``seconds`` with its evaluation."""
+        self.tell(
+            f"epoch {row['epoch']}/{self.recipe.epochs}: lr {row['lr']:.4g}, training loss {row['train_loss']:.4f}, "
+            f"training accuracy {row['train_accuracy']:.2%}, validation accuracy {row['val_accuracy']:.2%}, "
+            f"{row['images_per_second']:.0f} images/s, {_duration((self.recipe.epochs - self.epoch) * seconds)} left"
+        )
+
+    def _warn_unless_learning(self, num_images: int) -> None:
+        """Warn, some epochs after the warm-up and at the end, if the network is no better than chance.
+
+        Chance is the accuracy of naming the most frequent class, with three standard deviations of it over an epoch's
+        images, and a loss near the entropy of the classes (ln K if they are equally frequent).
+
+        Args:
+            num_images: images of the last epoch.
+        """
+        recipe = self.recipe
+        epochs = min(recipe.epochs, recipe.warmup_epochs + max(2, recipe.epochs // 10))
+        at_end = self.epoch == recipe.epochs or self.stops_early
+        row = self.history[-1]
+        if self.epoch != epochs and not at_end:
+            return
+        counts = np.bincount(self.data.train.targets, minlength=len(self.data.classes))
+        shares = (counts > 0) / np.count_nonzero(counts) if recipe.balanced else counts / counts.sum()
+        entropy = -float(np.sum(shares[shares > 0] * np.log(shares[shares > 0])))
+        chance = float(shares.max())
+        bound = chance + 3 * math.sqrt(chance * (1 - chance) / max(1, num_images))
+        if row["train_loss"] < _NEAR_CHANCE * entropy or row["train_accuracy"] > bound:
+            return
+        steps = self.epoch * self.steps_per_epoch
+        if steps < _FEW_STEPS:
+            if not at_end or recipe.epochs < 5:
+                return
+            cause = f"{steps} steps are few: lower `batch_size` {recipe.batch_size}, or raise `epochs`"
+        elif recipe.lr > 1.5 * recipe.own_lr:
+            cause = (
+                f"`lr` {recipe.lr:g} is likely too high for batches of {recipe.batch_size}: the recipe {recipe.recipe} "
+                f"has {recipe.own_lr:.4g} for them; train again with that, or without `lr`"
+            )
+        elif recipe.lr < 0.05 * recipe.own_lr:
+            cause = (
+                f"`lr` {recipe.lr:g} is likely too low for batches of {recipe.batch_size}: the recipe {recipe.recipe} "
+                f"has {recipe.own_lr:.4g} for them; train again with that, or without `lr`"
+            )
+        else:
+            cause = (
+                f"`lr` {recipe.lr:g} is likely too high for batches of {recipe.batch_size}: train again with "
+                f"{recipe.lr / 10:.4g}"
+            )
+        warnings.warn(
+            f"the network has not learned anything after epoch {self.epoch}: training loss {row['train_loss']:.3f} "
+            f"(chance: {entropy:.3f}), training accuracy {row['train_accuracy']:.2%} (chance: {chance:.2%}); {cause}",
+            stacklevel=2,
+        )
+
     def _new_totals(self) -> Totals:
         return Totals(self.network.block_names, self.runtime.device, decoders=False)
 
@@ -344,11 +428,16 @@ class Trainer:
             seed=recipe.seed,
             epoch=self.epoch,
             start_batch=self.step,
+            balanced=recipe.balanced,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
             num_workers=self.runtime.num_workers,
             pin_memory=self.runtime.pin_memory,
         )
+
+
+def _nobody(line: str) -> None:
+    """Tell nobody."""
 
 
 def _flat(means: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -68,6 +68,10 @@ class OptimisationSettings:
         ),
     ] = "cifar10"
     epochs: Annotated[int, Setting("Number of epochs, including warm-up and cool-down.", low=1)] = 300
+    early_stop_epochs: Annotated[
+        int,
+        Setting("Stop when the validation accuracy has not risen for this many epochs; 0: train all epochs.", low=0),
+    ] = 0
     batch_size: Annotated[int, Setting("Images per optimizer step, all devices together.", low=1)] = 512
     micro_batch: Annotated[
         int,
@@ -118,6 +122,18 @@ class ImageSettings:
     images_per_class: Annotated[
         int, Setting("Train on this many images of each class, the first ones; 0: on all images.", low=0)
     ] = 0
+    split: Annotated[
+        float,
+        Setting(
+            "Part of every class's images for validation, such as 0.2, where a folder has no val/; 0: none.",
+            low=0,
+            high=0.9,
+        ),
+    ] = 0.0
+    split_seed: Annotated[int, Setting("Seed of the choice of that part.", low=0, high=_MAX_SEED)] = 0
+    balanced: Annotated[bool, Setting("Draw every class equally often in an epoch, where classes differ in size.")] = (
+        False
+    )
     skip_bad_images: Annotated[bool, Setting("Skip images that cannot be read instead of stopping.")] = False
     crop_padding: Annotated[
         int,
@@ -229,6 +245,12 @@ class Recipe(MachineSettings, ImageSettings, OptimisationSettings, NetworkSettin
         if epoch >= length:
             return self.min_lr
         return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * epoch / length)) / 2
+
+    @property
+    def own_lr(self) -> float:
+        """The learning rate that the recipe of this name has for this batch size."""
+        named = RECIPES[self.recipe]
+        return named.lr * self.batch_size / named.batch_size
 
     @property
     def images_at_once(self) -> int:
@@ -423,6 +445,7 @@ def warn_of_ignored(recipe: Recipe, given: Collection[str], *, coded: bool) -> N
         "crop_padding": "`random_resized_crop` is on" if recipe.random_resized_crop and recipe.crop_padding else None,
         "norm_decay": "`weight_decay` is 0" if recipe.norm_decay and not recipe.weight_decay else None,
         **dict.fromkeys(_CODED_KEYS, None if coded else "no stage is coded"),
+        "split_seed": "`split` is 0" if not recipe.split else None,
         "channels_last": "XLA keeps its own layout" if recipe.device == "xla" else None,
     }
     for key, reason in reasons.items():

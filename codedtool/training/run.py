@@ -52,6 +52,7 @@ class Run:
         classes: class names, in the order of the schemes' rows.
         normalization: normalization of the training images.
         adjusted: recipe values that were asked for and then fitted to the data set or the memory, by key.
+        split_sha256: `ImageData.split_sha256` of the data set.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Run:
     classes: tuple[str, ...]
     normalization: Normalization
     adjusted: Mapping[str, Any] = field(default_factory=dict)
+    split_sha256: str = ""
 
     @classmethod
     def create(
@@ -73,6 +75,7 @@ class Run:
         folder: Path = DEFAULT_FOLDER,
         provenance: Mapping[str, Any] | None = None,
         adjusted: Mapping[str, Any] | None = None,
+        split_sha256: str = "",
     ) -> Run:
         """Make the directory of a new run, whole or not at all, and let `latest` name it.
 
@@ -81,7 +84,7 @@ class Run:
             name: name of the new directory; None: the data set's name and the next free number.
             folder: folder of all runs.
             provenance: plain JSON types to be stored in config.json (command, versions).
-            adjusted: as the attribute.
+            adjusted, split_sha256: as the attributes.
 
         Raises:
             InputError: the name is taken or cannot be a folder's name, or writing failed.
@@ -100,6 +103,7 @@ class Run:
             },
             "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
             **({"adjusted": dict(adjusted)} if adjusted else {}),
+            **({"split_sha256": split_sha256} if split_sha256 else {}),
             **(provenance or {}),
         }
         temporary = folder / f".{target.name}.{os.getpid()}.tmp"
@@ -113,7 +117,7 @@ class Run:
             raise InputError(f"cannot begin the run {target}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        run = cls(target, recipe, dict(schemes), tuple(classes), normalization, dict(adjusted or {}))
+        run = cls(target, recipe, dict(schemes), tuple(classes), normalization, dict(adjusted or {}), split_sha256)
         run.make_latest()
         return run
 
@@ -167,8 +171,15 @@ class Run:
                     f"{directory / file} is not the scheme that the run was trained with: its sha256 is "
                     f"{schemes[stage].sha256[:12]}…, config.json says {sha256[:12]}…; restore the file"
                 )
-        adjusted = document.get("adjusted", {})
-        return cls(directory, recipe, schemes, tuple(str(name) for name in classes), normalization, adjusted)
+        return cls(
+            directory,
+            recipe,
+            schemes,
+            tuple(str(name) for name in classes),
+            normalization,
+            document.get("adjusted", {}),
+            document.get("split_sha256", ""),
+        )
 
     @property
     def name(self) -> str:

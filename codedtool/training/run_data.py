@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from codedtool.budget import Progress, silent
@@ -42,10 +43,13 @@ def find_recipe(data: str, name: str | None = None) -> tuple[Recipe, str]:
     return recipe, f"recipe {name}, trained at {recipe.train_size} px: {reason}"
 
 
-def load_run_data(recipe: Recipe, runtime: Runtime, *, download: bool, progress: Progress) -> ImageData:
+def load_run_data(
+    recipe: Recipe, runtime: Runtime, *, classes: Sequence[str] = (), download: bool, progress: Progress
+) -> ImageData:
     """Load the data set of ``recipe``; rank 0 goes first, so that only one process downloads.
 
     Args:
+        classes: class names of the run; a data set with the same classes is put into their order.
         download: fetch a data set that is missing.
         progress: called with the state of the work.
 
@@ -56,7 +60,9 @@ def load_run_data(recipe: Recipe, runtime: Runtime, *, download: bool, progress:
     if runtime.is_main:
         data = _load(recipe, download=download, progress=progress)
     runtime.barrier()
-    return data if data is not None else _load(recipe, download=False, progress=silent)
+    if data is None:
+        data = _load(recipe, download=False, progress=silent)
+    return data.in_order(classes) if set(classes) == set(data.classes) else data
 
 
 def _load(recipe: Recipe, *, download: bool, progress: Progress) -> ImageData:
@@ -65,6 +71,8 @@ def _load(recipe: Recipe, *, download: bool, progress: Progress) -> ImageData:
         data_dir=Path(recipe.data_dir),
         download=download,
         skip_bad_images=recipe.skip_bad_images,
+        split=recipe.split,
+        split_seed=recipe.split_seed,
         progress=progress,
     )
     if recipe.images_per_class:
@@ -73,7 +81,7 @@ def _load(recipe: Recipe, *, download: bool, progress: Progress) -> ImageData:
 
 
 def check_same_classes(run: Run, data: ImageData) -> None:
-    """Raise InputError unless the data set has the run's classes, in the same order."""
+    """Raise InputError unless the data set has the run's classes, in the same order, and the run's validation part."""
     theirs = tuple(data.classes)
     if theirs != run.classes:
         where = next((k for k, (a, b) in enumerate(zip(run.classes, theirs, strict=False)) if a != b), None)
@@ -83,3 +91,8 @@ def check_same_classes(run: Run, data: ImageData) -> None:
             else f"class {where} is {theirs[where]!r} instead of {run.classes[where]!r}"
         )
         raise InputError(f"{data.name} has other classes than the run {run.path}: {detail}")
+    if run.split_sha256 and data.name == run.recipe.data and data.split_sha256 != run.split_sha256:
+        raise InputError(
+            f"the images of {data.name} are not those that {run.path} was begun with, so its validation part is "
+            "another one (files were added, removed or renamed): restore them, or train again"
+        )

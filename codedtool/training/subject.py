@@ -179,7 +179,7 @@ def opened_run(
         network = run.load_network(checkpoint)
         name = run.checkpoints.index()[checkpoint]
         runtime.prepare(network)
-        find_data = partial(load_run_data, recipe, runtime, download=download, progress=progress)
+        find_data = partial(load_run_data, recipe, runtime, classes=run.classes, download=download, progress=progress)
         yield Subject(run, network.eval(), recipe, runtime, name, find_data)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
@@ -24,14 +26,12 @@ from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run, latest_name
 from codedtool.training.run_data import check_same_classes, load_run_data
 from codedtool.training.runtime import Runtime
+from codedtool.training.settings import ignored
 from codedtool.training.stages import permuted
 from codedtool.training.sync_bn import synchronize_batch_norm
 
-Tell = Callable[[str], None]
-
-
-def _quiet(line: str) -> None:
-    """Tell nobody."""
+# Classes that differ more than this many times in size are warned of.
+_UNEVEN = 5
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,10 @@ def train(
     download: bool = True,
     provenance: Mapping[str, Any] | None = None,
     given: Collection[str] = (),
+    classes: Sequence[str] = (),
     budget: Budget | None = None,
     progress: Progress = silent,
-    tell: Tell = _quiet,
+    tell: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Begin a run and train it to its last epoch (section 4.1).
 
@@ -93,9 +94,11 @@ def train(
         download: fetch a data set, or torchvision's weights, that are missing.
         provenance: plain JSON types to be stored in the run's config.json.
         given: keys of the recipe that the user set; a learning rate among them is not scaled with a reduced batch.
+        classes: every class of the data set, in the order of the schemes' rows; empty: the data set's own order.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
-        tell: called with every line about what was decided before the training, such as the weights taken.
+        tell: called on rank 0 with lines for people: what was decided before the training, such as the weights taken,
+            and one line after every epoch.
 
     Raises:
         InputError: bad data, a scheme or initial weights that do not fit, a run name that is taken, or a full disk.
@@ -106,13 +109,17 @@ def train(
     recipe, about_precision = with_precision(recipe, device_kind(recipe))
     if needs_launch(recipe):
         start = time.monotonic()
-        launch(_train_child, recipe, schemes, run_name, folder, init, download, provenance, given)
+        launch(_train_child, recipe, schemes, run_name, folder, init, download, provenance, given, classes)
         return _result_of(Run.load(run_name, folder=folder), start)
     with opened_runtime(recipe) as runtime:
         _check_same_precision(recipe, runtime)
-        if about_precision is not None and runtime.is_main:
+        if about_precision is not None and tell is not None and runtime.is_main:
             tell(about_precision)
         data = load_run_data(recipe, runtime, download=download, progress=progress)
+        if classes:
+            data = data.in_order(classes)
+        if runtime.is_main:
+            _warn_of_data(recipe, data)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
         schemes = permuted(schemes, recipe.permutation)
@@ -120,7 +127,7 @@ def train(
         if init is not None:
             initial = initial_weights(init, recipe, schemes, data, runtime, folder=folder, download=download)
             provenance = {**(provenance or {}), "init": initial.to_json()}
-            for line in initial.lines() if runtime.is_main else ():
+            for line in initial.lines() if tell is not None and runtime.is_main else ():
                 tell(line)
         asked = recipe
         recipe = _fitted_to_data(recipe, data, given, runtime)
@@ -138,10 +145,11 @@ def train(
                 folder=folder,
                 provenance=provenance,
                 adjusted={key: old for key, (old, _) in asked.differences(recipe, only_result=True).items()},
+                split_sha256=data.split_sha256,
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:
-            return _fit(run, data, runtime, None, initial, budget=budget or Budget(), progress=progress)
+            return _fit(run, data, runtime, None, initial, budget=budget or Budget(), progress=progress, tell=tell)
         except BaseException:
             if runtime.is_main and not run.checkpoints.index():
                 run.discard(latest)
@@ -156,6 +164,7 @@ def resume(
     download: bool = True,
     budget: Budget | None = None,
     progress: Progress = silent,
+    tell: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Continue an interrupted run; the result is bit-identical to an uninterrupted one.
 
@@ -166,7 +175,7 @@ def resume(
         checkpoint: last, previous or best; checkpoints after it are dropped.
         changes: recipe values to change. Only values that cannot change the result are allowed (device, workers, ...).
             ``precision`` auto keeps the precision that the run was begun with.
-        download, budget, progress: as for `train`.
+        download, budget, progress, tell: as for `train`.
 
     Raises:
         InputError: a change of a value that decides the result, a damaged checkpoint (the message names an intact
@@ -185,7 +194,7 @@ def resume(
         launch(_resume_child, run, checkpoint, changes, download)
         return _result_of(run, start)
     with opened_runtime(recipe) as runtime:
-        data = load_run_data(recipe, runtime, download=download, progress=progress)
+        data = load_run_data(recipe, runtime, classes=run.classes, download=download, progress=progress)
         check_same_classes(run, data)
         found = run.checkpoints.load(checkpoint) if run.checkpoints.index() else None
         initial = None if found is not None else _initial_again(run, data, runtime, download=download)
@@ -196,7 +205,7 @@ def resume(
                 run.checkpoints.rewind(checkpoint)
         if runtime.is_main:
             run.make_latest()
-        return _fit(run, data, runtime, found, initial, budget=budget or Budget(), progress=progress)
+        return _fit(run, data, runtime, found, initial, budget=budget or Budget(), progress=progress, tell=tell)
 
 
 def _check_same_precision(recipe: Recipe, runtime: Runtime) -> None:
@@ -211,6 +220,20 @@ def _check_same_precision(recipe: Recipe, runtime: Runtime) -> None:
 def _way_on(run: Run, key: str) -> str:
     """Say how to train a run for more epochs: the cosine schedule of the first training has ended."""
     return f" with its weights: `init` {run.name}" if key == "epochs" else ""
+
+
+def _warn_of_data(recipe: Recipe, data: ImageData) -> None:
+    """Warn if a split was asked for and not needed, and if classes differ much in size and are not balanced."""
+    if recipe.split and not data.split_sha256:
+        ignored(f"`split` has no effect: {data.name} has a validation part of its own")
+    counts = np.bincount(data.train.targets, minlength=len(data.classes))
+    fewest, most = int(counts.argmin()), int(counts.argmax())
+    if not recipe.balanced and counts[most] > _UNEVEN * counts[fewest]:
+        warnings.warn(
+            f"class {data.classes[most]!r} has {counts[most]} training images and class {data.classes[fewest]!r} has "
+            f"{counts[fewest]}: set `balanced` to draw every class equally often",
+            stacklevel=3,
+        )
 
 
 def _fitted_to_data(recipe: Recipe, data: ImageData, given: Collection[str], runtime: Runtime) -> Recipe:
@@ -240,6 +263,7 @@ def _train_child(
     download: bool,
     provenance: Mapping[str, Any] | None,
     given: Collection[str],
+    classes: Sequence[str],
 ) -> None:
     train(
         recipe,
@@ -250,6 +274,7 @@ def _train_child(
         download=download,
         provenance=provenance,
         given=given,
+        classes=classes,
     )
 
 
@@ -298,6 +323,7 @@ def _fit(
     *,
     budget: Budget,
     progress: Progress,
+    tell: Callable[[str], None] | None,
 ) -> TrainResult:
     """Build network and trainer, give them initial weights or a checkpoint's state if there are any, and train."""
     start = time.monotonic()
@@ -307,7 +333,7 @@ def _fit(
     if run.recipe.sync_bn and runtime.world_size > 1:
         synchronize_batch_norm(network)
     prepared = runtime.prepare(network)
-    trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress)
+    trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress, tell=tell)
     if found is not None:
         trainer.restore(found.weights, found.state)
     if runtime.is_main:

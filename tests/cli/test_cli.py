@@ -76,11 +76,12 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     }
     talk = "--json --quiet -q"
     recipe = (
-        "--recipe --data --preset --epochs --batch-size --micro-batch --lr --min-lr --warmup-epochs --warmup-lr "
+        "--recipe --data --preset --epochs --early-stop-epochs --batch-size --micro-batch --lr --min-lr "
+        "--warmup-epochs --warmup-lr "
         "--cooldown-epochs --momentum --nesterov --weight-decay --norm-decay --label-smoothing --mu --p-drop "
         "--exponent --threshold --energy-norm --concatenate --gradient-masking --shortcuts --permutation "
         "--crop-padding --random-resized-crop --flip --randaugment --erasing --erasing-count "
-        "--images-per-class --train-size --eval-size "
+        "--images-per-class --split --split-seed --balanced --train-size --eval-size "
         "--ema-decay --sync-bn --skip-bad-images --seed --precision --channels-last --compile --data-dir --device "
         "--num-workers --checkpoint-minutes --tensorboard"
     )
@@ -113,8 +114,8 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "schemes": "",
         "verify": "--K --N --act --hmin --max-spread",
         "bounds": "--K --N --act",
-        "train": "--scheme --stages --uncoded-stages --config --run-name --init --resume --checkpoint --no-download "
-        + recipe,
+        "train": "--scheme --stages --uncoded-stages --config --run-name --init --classes --resume --checkpoint "
+        f"--no-download {recipe}",
         **{row.name: f"{of_run} {' '.join(of_row(row))}" for row in CATALOGUE},
         "cost": f"{of_run} --class --preset --scheme --image-size",
         "networks": "--preset",

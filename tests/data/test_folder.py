@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from codedtool.data import folder as folder_module
-from codedtool.data import load_dataset
+from codedtool.data import load_dataset, read_classes
 from codedtool.data.folder import FolderSurvey, survey_folder
 from codedtool.errors import InputError
 from tests.data.conftest import write_image
@@ -94,6 +94,71 @@ def test_16_bit_grey_keeps_its_upper_bits_and_32_bits_are_refused(tree: Path) ->
     Image.fromarray(grey.astype(np.float32)).save(path.with_suffix(".tiff"))
     with pytest.raises(InputError, match=r"cannot read the image .*0\.tiff \(pixels .* F have no agreed range"):
         load_dataset(f"folder:{tree}")
+
+
+def without_val(tree: Path, *, train: bool) -> str:
+    """Seven images of the first class and three of the others, and no val; returns the data set's name."""
+    shutil.rmtree(tree / "val")
+    for number in range(3, 7):
+        write_image(tree / "train" / "ant" / f"{number}.png", value=100 + number)
+    if train:
+        return f"folder:{tree}"
+    shutil.move(tree / "train", tree / "photos")
+    return f"folder:{tree / 'photos'}"
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_split_sets_a_part_of_every_class_aside_and_is_the_same_every_time(tree: Path, train: bool) -> None:
+    name = without_val(tree, train=train)
+    with pytest.raises(InputError, match=r"validation with `split` 0\.2"):
+        load_dataset(name)
+    data, again = load_dataset(name, split=0.3), load_dataset(name, split=0.3)
+    assert data.val.targets.tolist() == [0, 0, 1, 2]
+    assert data.train.targets.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2]
+    assert np.array_equal(data.val.images, again.val.images)
+    assert data.split_sha256 == again.split_sha256 != ""
+    pixels = [image.tobytes() for part in (data.train, data.val) for image in np.asarray(part.images)]
+    assert len(set(pixels)) == 13
+    others = [load_dataset(name, split=0.3, split_seed=seed) for seed in range(1, 6)]
+    assert any(not np.array_equal(other.val.images, data.val.images) for other in others)
+    most = load_dataset(name, split=0.9)
+    assert np.bincount(most.train.targets).tolist() == [1, 1, 1]
+
+
+def test_a_split_needs_two_images_of_a_class_and_gives_way_to_a_val_folder(tree: Path) -> None:
+    assert load_dataset(f"folder:{tree}", split=0.5).split_sha256 == ""
+    name = without_val(tree, train=True)
+    for image in ("1.webp", "2.PNG"):
+        (tree / "train" / "cow" / image).unlink()
+    with pytest.raises(InputError, match=r"train/cow holds one image: `split` needs one for training"):
+        load_dataset(name, split=0.3)
+
+
+def test_classes_in_another_order_keep_their_images(tree: Path, tmp_path: Path) -> None:
+    data = load_dataset(f"folder:{tree}")
+    other = data.in_order(("cow", "ant", "bee"))
+    assert other.classes == ("cow", "ant", "bee")
+    for one, two in ((data.train, other.train), (data.val, other.val)):
+        assert np.array_equal(one.images, two.images)
+        assert [data.classes[k] for k in one.targets] == [other.classes[k] for k in two.targets]
+    for names, message in (
+        (("cow", "ant"), "`classes` does not name class 'bee' of folder:"),
+        (("cow", "ant", "bee", "elk"), "`classes` names class 'elk' of .*, which it does not have"),
+        (("cow", "ant", "bee", "cow"), "`classes` names 'cow' twice"),
+    ):
+        with pytest.raises(InputError, match=message):
+            data.in_order(names)
+
+
+def test_class_names_are_read_from_lines_or_json(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("cow\nant \n\nbee\n")
+    (tmp_path / "c.json").write_text('["cow", "ant", "bee"]')
+    assert read_classes(tmp_path / "c.txt") == read_classes(tmp_path / "c.json") == ("cow", "ant", "bee")
+    for name, text in (("gone.txt", None), ("bad.json", "{"), ("other.json", '{"a": 1}'), ("empty.txt", "")):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=name):
+            read_classes(tmp_path / name)
 
 
 def break_nothing_there(tree: Path) -> None:

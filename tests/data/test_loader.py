@@ -21,6 +21,7 @@ from torchvision import transforms
 
 from codedtool.data import (
     Augmentation,
+    Batch,
     Split,
     eval_batches,
     load_dataset,
@@ -276,3 +277,39 @@ def test_images_in_memory_are_resized_where_another_size_is_asked_for() -> None:
     varied = next(train_batches(data.train, Augmentation(normalization=CIFAR), size=16, batch_size=3, seed=0, epoch=0))
     whole = Image.fromarray(data.train.images[int(varied.indices[0])]).resize((16, 16), Image.Resampling.BICUBIC)
     assert np.array_equal(varied.images[0].permute(1, 2, 0), np.asarray(whole))
+
+
+def test_balanced_batches_draw_every_class_equally_often_and_vary_repeated_images_anew() -> None:
+    targets = np.repeat(np.arange(3), (40, 7, 3))
+    images = np.arange(50, dtype=np.uint8)[:, None, None, None] + np.zeros((50, 8, 8, 3), dtype=np.uint8)
+    split = Split(images, targets)
+    augmentation = Augmentation(normalization=CIFAR, crop_padding=3)
+
+    def batches(epoch: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
+        return list(
+            train_batches(
+                split,
+                augmentation,
+                size=8,
+                batch_size=25,
+                seed=1,
+                epoch=epoch,
+                balanced=True,
+                rank=rank,
+                world_size=world_size,
+            )
+        )
+
+    found = batches(0)
+    assert sorted(np.bincount(torch.cat([batch.targets for batch in found]))) == [16, 17, 17]
+    indices = torch.cat([batch.indices for batch in found]).numpy()
+    assert np.array_equal(targets[indices], torch.cat([batch.targets for batch in found]))
+    counts = np.bincount(indices, minlength=50)
+    assert (counts[:40].max(), set(counts[40:47]), set(counts[47:])) <= (1, {2, 3}, {5, 6})
+    pixels = torch.cat([batch.images for batch in found])
+    repeated = pixels[indices == 48]
+    assert len({image.numpy().tobytes() for image in repeated}) > 1
+    assert all(torch.equal(a.images, b.images) for a, b in zip(found, batches(0), strict=True))
+    assert not torch.equal(found[0].indices, batches(1)[0].indices)
+    shared = [batches(0, rank, 2) for rank in (0, 1)]
+    assert torch.equal(torch.cat([shared[0][0].indices, shared[1][0].indices]).sort()[0], found[0].indices.sort()[0])

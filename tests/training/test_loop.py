@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -15,6 +18,7 @@ from codedtool.training.devices import opened_runtime
 from codedtool.training.loop import Trainer
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
+from codedtool.training.train import TrainResult, resume, train
 
 
 class FixedBatchNorm2d(nn.BatchNorm2d):
@@ -57,3 +61,54 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(scheme: CodingScheme
         accumulated, _ = train_once(scheme, micro_batch, tmp_path)
         for key, tensor in whole.items():
             torch.testing.assert_close(accumulated[key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def run_of(folder: Path, **values: Any) -> tuple[TrainResult, list[str]]:
+    """A training of the plain tiny network on synthetic images, and the lines that it told."""
+    lines: list[str] = []
+    recipe = recipe_for("synthetic:4").with_values(
+        {"preset": "resnext_tiny", "device": "cpu", "images_per_class": 16, "batch_size": 16, **values}
+    )
+    return train(recipe, {}, folder=folder, tell=lines.append), lines
+
+
+def test_one_line_per_epoch_names_what_it_says(tmp_path: Path) -> None:
+    result, lines = run_of(tmp_path, epochs=2, lr=0.05)
+    row = result.last
+    assert len(lines) == 2
+    assert lines[1] == (
+        f"epoch 2/2: lr {row['lr']:.4g}, training loss {row['train_loss']:.4f}, training accuracy "
+        f"{row['train_accuracy']:.2%}, validation accuracy {row['val_accuracy']:.2%}, "
+        f"{row['images_per_second']:.0f} images/s, 0:00:00 left"
+    )
+
+
+def test_training_stops_when_the_validation_accuracy_no_longer_rises(tmp_path: Path) -> None:
+    result, lines = run_of(tmp_path, epochs=30, lr=0.0, early_stop_epochs=2)
+    accuracies = [row["val_accuracy"] for row in result.run.metrics()]
+    assert len(accuracies) == result.epochs < 30
+    for epoch in range(2, result.epochs + 1):
+        risen = max(accuracies[epoch - 2 : epoch]) > max([-1.0, *accuracies[: epoch - 2]])
+        assert risen == (epoch < result.epochs)
+    assert lines[-1].startswith(f"stopped after epoch {result.epochs}: the validation accuracy has not risen above ")
+    assert resume(result.run).epochs == result.epochs
+
+
+@pytest.mark.parametrize(
+    ("values", "cause"),
+    [
+        ({"lr": 1e-7, "epochs": 13}, r"`lr` 1e-07 is likely too low for batches of 16: the recipe digits has 0\.025"),
+        ({"lr": 0.0, "epochs": 5, "batch_size": 64}, "5 steps are few: lower `batch_size` 64"),
+    ],
+)
+def test_a_training_that_does_not_learn_ends_with_the_cause_and_the_fix(
+    values: dict[str, Any], cause: str, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match=r"has not learned anything after epoch .*\(chance: 1\.386\).*" + cause):
+        run_of(tmp_path, **values)
+
+
+def test_a_training_that_learns_ends_without_a_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_of(tmp_path, epochs=13, lr=0.02)
