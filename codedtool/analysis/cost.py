@@ -9,12 +9,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from codedtool.analysis.result import NONE, Result, Rows, Table, millions
 from codedtool.budget import Progress, silent
+from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters, training_loss
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network, get_preset
 from codedtool.training.subject import Subject, class_index
@@ -149,56 +147,6 @@ class CostResult(Result):
         }
 
 
-def count_parameters(network: CodedNetwork, *, projections: bool = True) -> int:
-    """Number of parameters of a network, with or without the 1x1 convolutions of its projection shortcuts."""
-    total = sum(parameter.numel() for parameter in network.parameters())
-    if projections:
-        return total
-    return total - sum(
-        module.weight.numel()
-        for block in network.blocks
-        for module in block.shortcut.modules()
-        if isinstance(module, nn.Conv2d)
-    )
-
-
-@torch.no_grad()
-def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor) -> int:
-    """Multiply-adds of ``forward`` per image, counted by torch: those of convolutions and matrix products."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        forward(images_BCHW)
-    return counter.get_total_flops() // 2 // len(images_BCHW)
-
-
-def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
-    """Bytes that autograd keeps per image for the backward pass, without parameters and inputs."""
-    known = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    known.add(images_BCHW.untyped_storage().data_ptr())
-    sizes: dict[int, int] = {}
-    # Holding the storages keeps their addresses from being reused.
-    held: list[torch.UntypedStorage] = []
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known and storage.data_ptr() not in sizes:
-            sizes[storage.data_ptr()] = storage.nbytes()
-            held.append(storage)
-        return tensor
-
-    was_training = network.training
-    network.train()
-    targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
-    # This pass must not change BatchNorm's running statistics: they are restored below.
-    saved = {key: value.clone() for key, value in network.state_dict().items()}
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = network(images_BCHW, targets)
-        _loss(output, targets)
-    network.load_state_dict(saved)
-    network.train(was_training)
-    return sum(sizes.values()) // len(images_BCHW)
-
-
 def compare_speed(
     works: Sequence[Callable[[], Any]], *, device: torch.device, rounds: int = _TIMED_ROUNDS
 ) -> list[float]:
@@ -282,17 +230,10 @@ def _cost(subject: Subject, index: int, seed: int, progress: Progress) -> CostRe
     return CostResult(subject.recipe.preset, size, batch, str(device), tuple(costs), tuple(skipped))
 
 
-def _loss(output: Any, targets: torch.Tensor) -> torch.Tensor:
-    if output.logits.shape[1] == 1:
-        return functional.binary_cross_entropy_with_logits(output.logits[:, 0], targets.to(output.logits.dtype))
-    loss = functional.cross_entropy(output.logits, targets)
-    return loss + sum(output.coding_losses) if output.coding_losses else loss
-
-
 def _step(network: CodedNetwork, images_BCHW: torch.Tensor) -> None:
     """One forward and backward pass in evaluation mode; it leaves the network unchanged."""
     targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
-    _loss(network(images_BCHW, targets), targets).backward()
+    training_loss(network(images_BCHW, targets), targets).backward()
     network.zero_grad(set_to_none=True)
 
 

@@ -12,13 +12,13 @@ from typer.core import TyperGroup
 
 from codedtool import __version__
 from codedtool.analysis.catalogue import CATALOGUE
-from codedtool.cli import analyses, assign, bounds, export, predict, report, scheme, schemes, sweep, train, verify
+from codedtool.cli import analyses, assign, bounds, export, plan, predict, report, scheme, schemes, sweep, train, verify
 
 # Panels of `codedtool --help`, in the order of use.
 _SCHEMES, _TRAINING, _RESULTS, _DEPLOYMENT = "Schemes", "Training", "Results of a run", "Predictions and exports"
 
 _ORDER = (
-    *("scheme", "schemes", "verify", "bounds", "train", "sweep"),
+    *("plan", "scheme", "schemes", "verify", "bounds", "train", "sweep"),
     *(row.name for row in CATALOGUE),
     *("report", "predict", "export"),
 )
@@ -59,6 +59,7 @@ scheme_group = typer.Typer(invoke_without_command=True)
 scheme_group.callback()(scheme.scheme)
 scheme_group.command("assign")(assign.assign)
 app.add_typer(scheme_group, name="scheme", rich_help_panel=_SCHEMES)
+app.command("plan", rich_help_panel=_TRAINING)(plan.plan)
 app.command("schemes", rich_help_panel=_SCHEMES)(schemes.schemes)
 app.command("verify", rich_help_panel=_SCHEMES)(verify.verify)
 app.command("bounds", rich_help_panel=_SCHEMES)(bounds.bounds)
