@@ -9,12 +9,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from codedtool.analysis.result import NONE, Result, Rows, Table, millions
 from codedtool.budget import Progress, silent
-from codedtool.models.memory import count_kept_bytes, training_loss
+from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters, training_loss
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.training.runtime import Runtime
@@ -151,28 +149,6 @@ class CostResult(Result):
             "skipped": list(self.skipped),
             **({"schemes": list(self.schemes)} if self.schemes else {}),
         }
-
-
-def count_parameters(network: CodedNetwork, *, projections: bool = True) -> int:
-    """Number of parameters of a network, with or without the 1x1 convolutions of its projection shortcuts."""
-    total = sum(parameter.numel() for parameter in network.parameters())
-    if projections:
-        return total
-    return total - sum(
-        module.weight.numel()
-        for block in network.blocks
-        for module in block.shortcut.modules()
-        if isinstance(module, nn.Conv2d)
-    )
-
-
-@torch.no_grad()
-def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor) -> int:
-    """Multiply-adds of ``forward`` per image, counted by torch: those of convolutions and matrix products."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        forward(images_BCHW)
-    return counter.get_total_flops() // 2 // len(images_BCHW)
 
 
 def compare_speed(

@@ -19,6 +19,7 @@ from codedtool.cli import (
     cost,
     export,
     networks,
+    plan,
     predict,
     report,
     scheme,
@@ -32,7 +33,7 @@ from codedtool.cli import (
 _SCHEMES, _TRAINING, _RESULTS, _DEPLOYMENT = "Schemes", "Training", "Results of a run", "Predictions and exports"
 
 _ORDER = (
-    *("scheme", "schemes", "verify", "bounds", "networks", "train", "sweep"),
+    *("plan", "scheme", "schemes", "verify", "bounds", "networks", "train", "sweep"),
     *(row.name for row in CATALOGUE),
     *("report", "predict", "export"),
 )
@@ -73,6 +74,7 @@ scheme_group = typer.Typer(invoke_without_command=True)
 scheme_group.callback()(scheme.scheme)
 scheme_group.command("assign")(assign.assign)
 app.add_typer(scheme_group, name="scheme", rich_help_panel=_SCHEMES)
+app.command("plan", rich_help_panel=_TRAINING)(plan.plan)
 app.command("schemes", rich_help_panel=_SCHEMES)(schemes.schemes)
 app.command("verify", rich_help_panel=_SCHEMES)(verify.verify)
 app.command("bounds", rich_help_panel=_SCHEMES)(bounds.bounds)

@@ -173,7 +173,7 @@ def scheme(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if target is None:
         target = default_path(num_classes, length, act, result.scheme.min_distance)
-    result.scheme.save(target, provenance=_provenance(result), force=force)
+    result.scheme.save(target, provenance=provenance_of(result), force=force)
     if json_output:
         print_json({"path": str(target), **result.to_json()})
     for line in _description(result, target):
@@ -232,8 +232,13 @@ def _load_companions(paths: list[Path], num_classes: int) -> list[CodingScheme]:
     return companions
 
 
-def _provenance(result: SchemeResult) -> dict[str, Any]:
-    """The result's record, the command that makes it again, and the versions it was made with."""
+def provenance_of(result: SchemeResult, command: str | None = None) -> dict[str, Any]:
+    """The result's record, the command that makes it again, and the versions it was made with.
+
+    Args:
+        result: the result of a search.
+        command: the command; None: the running one.
+    """
     from importlib.metadata import version
 
     from codedtool import __version__
@@ -241,7 +246,7 @@ def _provenance(result: SchemeResult) -> dict[str, Any]:
     arguments = [argument for argument in sys.argv[1:] if argument not in ("--json", "--quiet", "-q", "--force")]
     return {
         **result.provenance(),
-        "command": shlex.join(["codedtool", *arguments]),
+        "command": command or shlex.join(["codedtool", *arguments]),
         "versions": {
             "codedtool": __version__,
             **{package: version(package) for package in ("numpy", "numba", "ortools")},
@@ -257,7 +262,7 @@ def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
     found = best.scheme
     target = target or default_path(found.num_classes, found.length, found.act, found.min_distance)
     partial = target.with_name(f"{target.stem}.partial.npy")
-    found.save(partial, provenance=_provenance(best), force=True)
+    found.save(partial, provenance=provenance_of(best), force=True)
     sums = f"column sums {found.s_min}..{found.s_max}"
     typer.echo(f"interrupted: the best scheme so far is in {partial} ({sums})", err=True)
 

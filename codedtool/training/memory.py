@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from codedtool.errors import CodedtoolError
-from codedtool.models.memory import count_kept_bytes, training_loss
+from codedtool.models.counts import count_kept_bytes, training_loss
 from codedtool.models.network import CodedNetwork
 from codedtool.training.recipe import Recipe
 from codedtool.training.runtime import Runtime

@@ -127,8 +127,9 @@ def train(
         if init is not None:
             initial = initial_weights(init, recipe, schemes, data, runtime, folder=folder, download=download)
             provenance = {**(provenance or {}), "init": initial.to_json()}
-            for line in initial.lines() if tell is not None and runtime.is_main else ():
-                tell(line)
+            if tell is not None and runtime.is_main:
+                for line in initial.lines():
+                    tell(line)
         asked = recipe
         recipe = _fitted_to_data(recipe, data, given, runtime)
         draft = Run(folder, recipe, schemes, data.classes, data.normalization)

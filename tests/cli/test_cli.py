@@ -44,7 +44,7 @@ def scheme_arguments(K: int, N: int, act: int, hmin: int | str, *more: str) -> l
     [
         [],
         ["scheme", "assign"],
-        *([name] for name in "scheme schemes verify bounds networks train predict report export sweep".split()),
+        *([name] for name in "plan scheme schemes verify bounds networks train predict report export sweep".split()),
         *([row.name] for row in CATALOGUE),
     ],
 )
@@ -112,6 +112,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "scheme": "--K --N --act --hmin --out --method --refine --words --with --extend --time-limit --seed --force",
         "scheme assign": "--scheme --similarity --repel --out --seed --force",
         "schemes": "",
+        "plan": "--K --data --image-size --device --write --force",
         "verify": "--K --N --act --hmin --max-spread",
         "bounds": "--K --N --act",
         "train": "--scheme --stages --uncoded-stages --config --run-name --init --classes --resume --checkpoint "

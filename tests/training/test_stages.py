@@ -96,8 +96,8 @@ def test_the_lines_name_blocks_where_a_stage_has_several_schemes() -> None:
         "coded_resnext29_10x11d, K=10",
         "  s1  r = 1",
         "  s2  r = 1",
-        f"  s3.1  r = 5/10  {five}",
-        f"  s3.2  r = 3/10  {three}",
+        "  s3.1  r = 5/10  c10_5of10",
+        "  s3.2  r = 3/10  c10_3of10",
         "  s3.3  r = 1",
     ]
 

@@ -1,11 +1,38 @@
-"""Memory that the training of a network takes for each image."""
+"""What a network costs, counted: parameters, multiply-adds, and what autograd keeps of an image."""
 
 from __future__ import annotations
 
-import torch
-from torch.nn import functional
+from collections.abc import Callable
+from typing import Any
 
-from codedtool.models.network import CodedNetwork, Output
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from codedtool.models.network import CodedNetwork
+
+
+def count_parameters(network: CodedNetwork, *, projections: bool = True) -> int:
+    """Number of parameters of a network, with or without the 1x1 convolutions of its projection shortcuts."""
+    total = sum(parameter.numel() for parameter in network.parameters())
+    if projections:
+        return total
+    return total - sum(
+        module.weight.numel()
+        for block in network.blocks
+        for module in block.shortcut.modules()
+        if isinstance(module, nn.Conv2d)
+    )
+
+
+@torch.no_grad()
+def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor) -> int:
+    """Multiply-adds of ``forward`` per image, counted by torch: those of convolutions and matrix products."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        forward(images_BCHW)
+    return counter.get_total_flops() // 2 // len(images_BCHW)
 
 
 def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
@@ -36,8 +63,8 @@ def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
     return sum(sizes.values()) // len(images_BCHW)
 
 
-def training_loss(output: Output, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of the classification loss and the coding losses; of a binary classifier, its binary cross-entropy."""
+def training_loss(output: Any, targets: torch.Tensor) -> torch.Tensor:
+    """The loss of a training step: cross-entropy, binary for a single logit, and the coding losses."""
     if output.logits.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(output.logits[:, 0], targets.to(output.logits.dtype))
     loss = functional.cross_entropy(output.logits, targets)

@@ -1,0 +1,132 @@
+"""``codedtool plan``: from a number of classes or a folder of images to a network and the commands that train it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from codedtool.analysis.result import NONE, Table
+from codedtool.budget import Budget
+from codedtool.cli.runs import loading
+from codedtool.cli.session import EXIT_INTERRUPTED, Json, Quiet, interruptible, print_json, print_table, say, verb
+from codedtool.files import refuse_existing, write_atomically
+
+if TYPE_CHECKING:
+    from codedtool.budget import Progress
+    from codedtool.training.plan import Candidate, Plan
+
+
+@verb
+def plan(
+    num_classes: Annotated[
+        int | None, typer.Option("--K", help="Number of classes.", show_default="that of --data")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="cifar10, cifar100 or folder:PATH, whose classes and image sizes are looked at."),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            "--image-size",
+            min=8,
+            max=1024,
+            help="Side of the images in pixels.",
+            show_default="the recipe's, or 32, from K = 1000 on 224",
+        ),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "xla"], typer.Option("--device", help="Where the speed is measured.")
+    ] = "auto",
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Make the schemes in schemes/ and write plan.toml, which train --config reads."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    json_output: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare networks for a number of classes or a data set, choose one, and print the commands that train it."""
+    with loading(quiet=quiet) as progress:
+        from codedtool.training.plan import plan as make_plan
+
+        planned = make_plan(num_classes, data=data, image_size=image_size, device=device, progress=progress)
+        written = _write(planned, force=force, progress=progress) if write else []
+    if json_output:
+        print_json(planned.to_json() | {"written": [str(path) for path in written]})
+    print_table(_table(planned), to_stderr=json_output)
+    for line in _lines(planned, written):
+        say(line, to_stderr=json_output)
+
+
+def _write(planned: Plan, *, force: bool, progress: Progress) -> list[Path]:
+    """Make the schemes and the config file; returns the files."""
+    from codedtool.cli.scheme import provenance_of
+    from codedtool.coding.result import SearchInterrupted
+    from codedtool.training.plan import make_schemes
+
+    config = Path("plan.toml")
+    made = [Path(path) for path in planned.scheme_paths() if path.endswith(".npy")]
+    for path in (config, *made, *(path.with_suffix(".json") for path in made)):
+        refuse_existing(path, force=force)
+    budget = Budget(300.0)
+    try:
+        with interruptible(budget):
+            results = make_schemes(planned, budget=budget, progress=progress)
+    except SearchInterrupted:
+        typer.echo("interrupted: nothing was written", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    for path, result, command in zip(made, results, planned.scheme_commands(), strict=True):
+        result.scheme.save(path, provenance=provenance_of(result, shlex.join(command)), force=force)
+    write_atomically(config, planned.config().encode())
+    return [*made, config]
+
+
+def _table(planned: Plan) -> Table:
+    header = (
+        *("network", "N", "N_act", "H_min", "at most", "parameters", "multiply-adds, M", "kept per image, MB"),
+        *("a class keeps", "images/s", "hours"),
+    )
+    rows = tuple(_row(planned, one, number == planned.chosen) for number, one in enumerate(planned.candidates))
+    caption = (
+        f"Networks for K = {planned.num_classes} at {planned.image_size} px. N_act and H_min of both coded parts; "
+        "H_min was found in a short search,\na larger one than 'at most' is impossible; 'a class keeps': the share of "
+        f"the parameters in its classifier; images/s in training on {planned.device}"
+    )
+    return Table(caption, header, rows)
+
+
+def _row(planned: Plan, one: Candidate, is_chosen: bool) -> tuple[str, ...]:
+    hours = NONE
+    if is_chosen and planned.hours is not None:
+        hours = f"{planned.hours:,.1f}"
+    return (
+        ("* " if is_chosen else "  ") + one.preset,
+        str(one.length),
+        ", ".join(str(scheme.act) for scheme in one.schemes),
+        ", ".join(str(scheme.min_distance) for scheme in one.schemes),
+        ", ".join(str(scheme.bound) for scheme in one.schemes),
+        f"{one.parameters:,}",
+        f"{one.macs / 1e6:,.0f}",
+        f"{one.kept_bytes / 1e6:,.1f}",
+        f"{one.classifier_share:.0%}",
+        f"{planned.images_per_second:,.1f}" if is_chosen else NONE,
+        hours,
+    )
+
+
+def _lines(planned: Plan, written: list[Path]) -> list[str]:
+    """The choice, the recipe, and the commands that are left."""
+    recipe = planned.recipe
+    epochs = f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
+    if planned.num_images is not None:
+        epochs += f", {planned.num_images:,} images"
+    lines = [f"* taken: {planned.reason}", f"{planned.recipe_reason}; {epochs}"]
+    commands = planned.commands()
+    if written:
+        lines.append(f"wrote {', '.join(map(str, written))}")
+        commands = [["codedtool", "train", "--config", "plan.toml"], commands[-1]]
+    return [*lines, *(f"$ {shlex.join(command)}" for command in commands)]

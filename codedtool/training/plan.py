@@ -1,0 +1,431 @@
+"""From a number of classes, or a folder of images, to candidates for a network and the commands that train it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from codedtool.budget import Budget, Progress, Work, silent
+from codedtool.coding.arguments import checked_num_classes
+from codedtool.coding.bounds import highest_possible_distance
+from codedtool.coding.problem import Problem
+from codedtool.coding.result import SchemeResult, SearchInterrupted
+from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.search import Method, find_scheme
+from codedtool.coding.shipped import shipped_names
+from codedtool.coding.solvers.sampler import sample_words
+from codedtool.errors import CodedtoolError, InputError
+from codedtool.models.counts import count_kept_bytes, count_parameters, training_loss
+from codedtool.models.families import choose_network, default_acts, usual_size
+from codedtool.models.presets import build_network
+from codedtool.models.pruning import extract_binary_classifier
+from codedtool.training.devices import opened_runtime
+from codedtool.training.recipe import Recipe, default_data
+from codedtool.training.run_data import find_recipe
+
+# Lengths of codewords that are considered; the paper has 10, 20 and 32.
+_LENGTHS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
+
+# Candidates at most, and seconds of the search for one scheme at one distance and for all of them.
+_MOST_CANDIDATES = 5
+_SEARCH_SECONDS = 1.0
+_ALL_SECONDS = 8.0
+
+# The largest C(N, N_act) that algorithm 1 enumerates in such a search.
+_MOST_ENUMERATED = 20_000_000
+
+# Images of a timed step, timed steps, and the seconds after which timing ends.
+_TIMED_IMAGES = 4
+_TIMED_STEPS = 3
+_TIMED_SECONDS = 6.0
+
+# Training images of the paper's data sets.
+_NUM_IMAGES = {"cifar10": 50_000, "cifar100": 50_000}
+
+
+@dataclass(frozen=True)
+class PlannedScheme:
+    """The scheme of one coded part of a network.
+
+    Attributes:
+        act: N_act.
+        min_distance: the highest H_min at which K codewords were found in a short search.
+        bound: the highest H_min that is not proved impossible for K codewords.
+        shipped: name of a shipped scheme with these figures, or None.
+    """
+
+    act: int
+    min_distance: int
+    bound: int
+    shipped: str | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that could be trained.
+
+    Attributes:
+        length: N.
+        schemes: those of the earlier and of the last coded part.
+        preset: name of the architecture.
+        parameters: number of parameters.
+        macs: multiply-adds per image.
+        kept_bytes: bytes that autograd keeps per image in training.
+        classifier_share: share of the parameters that the binary classifier of a class keeps.
+    """
+
+    length: int
+    schemes: tuple[PlannedScheme, PlannedScheme]
+    preset: str
+    parameters: int
+    macs: int
+    kept_bytes: int
+    classifier_share: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Candidates, the one to take, and what training it needs.
+
+    Attributes:
+        num_classes: K.
+        class_name: name or number of a class, for the command that extracts its classifier.
+        image_size: side of the images in pixels.
+        data: name of the data set, or None if only K is known.
+        recipe: the recipe of the data set, with its reason.
+        candidates: by N.
+        chosen: place of the one to take.
+        reason: one sentence on why.
+        num_images: number of training images, or None if unknown.
+        images_per_second: measured speed of training the chosen network on this machine.
+        device: where it was measured.
+    """
+
+    num_classes: int
+    class_name: str
+    image_size: int
+    data: str | None
+    recipe: Recipe
+    recipe_reason: str
+    candidates: tuple[Candidate, ...]
+    chosen: int
+    reason: str
+    num_images: int | None
+    images_per_second: float
+    device: str
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate to take."""
+        return self.candidates[self.chosen]
+
+    @property
+    def hours(self) -> float | None:
+        """Hours that the recipe takes on this machine; None if the number of images is unknown."""
+        if self.num_images is None:
+            return None
+        return self.num_images * self.recipe.epochs / self.images_per_second / 3600
+
+    def scheme_paths(self) -> list[str]:
+        """Name or file of each scheme of the chosen candidate, as options take them."""
+        best = self.best
+        return [
+            one.shipped or f"schemes/k{self.num_classes}_{one.act}of{best.length}_h{one.min_distance}.npy"
+            for one in best.schemes
+        ]
+
+    def scheme_commands(self) -> list[list[str]]:
+        """The commands that make the schemes; none for shipped ones."""
+        commands: list[list[str]] = []
+        paths = self.scheme_paths()
+        for number, (one, path) in enumerate(zip(self.best.schemes, paths, strict=True)):
+            if one.shipped is None:
+                figures = {"K": self.num_classes, "N": self.best.length, "act": one.act, "hmin": one.min_distance}
+                options = [text for key, value in figures.items() for text in (f"--{key}", str(value))]
+                with_first = ["--with", paths[0]] if number else []
+                commands.append(["codedtool", "scheme", *options, *with_first, "--out", path])
+        return commands
+
+    def commands(self) -> list[list[str]]:
+        """The commands from here to a binary classifier."""
+        schemes = [text for path in self.scheme_paths() for text in ("--scheme", path)]
+        preset = ["--preset", self.best.preset]
+        data = ["--data", self.data or "folder:PATH"]
+        return [
+            *self.scheme_commands(),
+            ["codedtool", "train", *schemes, *preset, *data],
+            ["codedtool", "bc", "--class", self.class_name],
+        ]
+
+    def config(self) -> str:
+        """The training as the TOML file that `train --config` reads."""
+        values = {"scheme": self.scheme_paths(), "preset": self.best.preset, "data": self.data or "folder:PATH"}
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON types."""
+        return {
+            "K": self.num_classes,
+            "image_size": self.image_size,
+            "data": self.data,
+            "recipe": self.recipe.recipe,
+            "recipe_reason": self.recipe_reason,
+            "num_images": self.num_images,
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "chosen": self.chosen,
+            "reason": self.reason,
+            "images_per_second": self.images_per_second,
+            "device": self.device,
+            "hours": self.hours,
+            "commands": self.commands(),
+        }
+
+
+def plan(
+    num_classes: int | None = None,
+    *,
+    data: str | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Plan:
+    """Propose networks for a number of classes or for a data set, and choose one.
+
+    Args:
+        num_classes: K; None: that of ``data``.
+        data: cifar10, cifar100 or folder:PATH; of a folder the names of its classes and the sizes of some images are
+            read. None: only K counts.
+        image_size: side of the images in pixels; None: that of the recipe, or of the paper's data with about K classes.
+        device: auto, cpu, cuda or xla, for the measured speed.
+        progress: called with the state of the work.
+
+    Raises:
+        InputError: neither K nor a data set, a K that the data set contradicts, or a folder without classes.
+    """
+    classes, num_images = _look_at(data)
+    if num_classes is None:
+        if classes is None:
+            raise InputError("give `num_classes`, or `data` as cifar10, cifar100 or folder:PATH")
+        num_classes = len(classes)
+    num_classes = checked_num_classes(num_classes)
+    if classes is not None and len(classes) != num_classes:
+        raise InputError(f"`num_classes` {num_classes}: {data} has {len(classes)} classes; leave one of the two out")
+    known = data
+    if known is None and image_size is None:
+        # The paper's data set, where K is one of the paper's.
+        with suppress(InputError):
+            known = default_data(num_classes, Recipe().data_dir)
+    recipe, recipe_reason = find_recipe(known or "folder:", None if known else "small")
+    if image_size is None:
+        image_size = usual_size(num_classes) if data is None else max(recipe.train_size, recipe.eval_size)
+    if data is None:
+        recipe = recipe.with_values({"train_size": image_size, "eval_size": image_size})
+        num_images = _NUM_IMAGES.get(known or "")
+    wanted = _usual_length(num_classes)
+    lengths = sorted(_feasible_lengths(num_classes), key=lambda length: (abs(math.log(length / wanted)), length))
+    if not lengths:
+        raise InputError(f"`num_classes` {num_classes} is too large for codewords of up to {_LENGTHS[-1]} digits")
+    # The preferred length is searched first, while there is time.
+    preferred = lengths[0]
+    deadline = time.monotonic() + _ALL_SECONDS
+    tables: dict[int, tuple[CodingScheme, CodingScheme]] = {}
+    found: list[Candidate] = []
+    for length in lengths[:_MOST_CANDIDATES]:
+        progress("planning", len(found), min(len(lengths), _MOST_CANDIDATES), f"N = {length}")
+        candidate, tables[length] = _candidate(num_classes, length, image_size, deadline)
+        found.append(candidate)
+    candidates = tuple(sorted(found, key=lambda one: one.length))
+    chosen = next(number for number, one in enumerate(candidates) if one.length == preferred)
+    best = candidates[chosen]
+    progress("timing", 0, None, best.preset)
+    speed, where = _measure(
+        recipe.with_values({"device": device, "preset": best.preset}), tables[preferred], image_size
+    )
+    share = f"{best.classifier_share:.0%}"
+    reason = (
+        f"N = {preferred} continues the paper's choice (10 for 10 classes, 20 for 100, 32 for 1000): a class's "
+        f"classifier keeps {share} of the parameters, and codewords differ in at least "
+        f"{best.schemes[0].min_distance} and {best.schemes[1].min_distance} of {preferred} digits"
+    )
+    return Plan(
+        num_classes,
+        "0" if classes is None else classes[0],
+        image_size,
+        known,
+        recipe,
+        recipe_reason if known else "recipe small: that of most folders of one's own images",
+        candidates,
+        chosen,
+        reason,
+        num_images,
+        speed,
+        where,
+    )
+
+
+def _look_at(data: str | None) -> tuple[list[str] | None, int | None]:
+    """The class names of a data set and the number of its training images, as far as they are known unread."""
+    kind, _, path = (data or "").partition(":")
+    if kind in _NUM_IMAGES:
+        return [str(number) for number in range(10 if kind == "cifar10" else 100)], _NUM_IMAGES[kind]
+    if kind != "folder" or not path:
+        return None, None
+    from codedtool.data.folder import survey_folder
+
+    root = Path(path).expanduser()
+    root = root / "train" if (root / "train").is_dir() else root
+    if not root.is_dir():
+        raise InputError(f"`data` folder:{path}: there is no folder {root}")
+    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if len(classes) < 2:
+        raise InputError(f"`data` folder:{path}: {root} holds {len(classes)} folders; it needs one per class")
+    survey = survey_folder(Path(path).expanduser())
+    return classes, None if survey is None else survey.num_images
+
+
+def _usual_length(num_classes: int) -> float:
+    """The N to which the paper's three lead: 10 for 10 classes, 20 for 100, 32 for 1000, on a logarithmic scale."""
+    return float(np.interp(math.log10(num_classes), (0, 1, 2, 3, 5), (4, 10, 20, 32, 64)))
+
+
+def _feasible_lengths(num_classes: int) -> list[int]:
+    """The lengths with K codewords of both weights, a few apart if possible."""
+    return [length for length in _LENGTHS if all(math.comb(length, act) >= num_classes for act in default_acts(length))]
+
+
+def _candidate(
+    num_classes: int, length: int, image_size: int, deadline: float
+) -> tuple[Candidate, tuple[CodingScheme, CodingScheme]]:
+    preset = choose_network(length, image_size).preset
+    pairs = [_known_scheme(num_classes, length, act, deadline) for act in default_acts(length)]
+    (first, first_table), (second, second_table) = pairs
+    network = build_network(preset, [first_table, second_table])
+    images = torch.zeros(2, 3, image_size, image_size)
+    parameters = count_parameters(network)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        kept = count_kept_bytes(network, images)
+    macs = counter.get_total_flops() // 2 // len(images)
+    share = count_parameters(extract_binary_classifier(network.eval(), 0)) / parameters
+    candidate = Candidate(length, (first, second), preset, parameters, macs, kept, share)
+    return candidate, (first_table, second_table)
+
+
+def _known_scheme(num_classes: int, length: int, act: int, deadline: float) -> tuple[PlannedScheme, CodingScheme]:
+    """A scheme at the highest distance at which a short search finds one, and its figures."""
+    bound = highest_possible_distance(num_classes, length, act)
+    for name in shipped_names():
+        scheme = CodingScheme.shipped(name) if name.endswith(f"_{act}of{length}") else None
+        if scheme is not None and scheme.num_classes == num_classes:
+            return PlannedScheme(act, scheme.min_distance, bound, name), scheme
+    # Any K distinct words have distance 2. Bisection: where a distance is found, larger ones are tried.
+    words = islice(combinations(range(length), act), num_classes)
+    best = CodingScheme([[int(digit in word) for digit in range(length)] for word in words])
+    low, high = 1, bound // 2
+    while low < high:
+        middle = (low + high + 1) // 2
+        scheme = _quick_scheme(num_classes, length, act, 2 * middle, deadline)
+        if scheme is None:
+            high = middle - 1
+        else:
+            low, best = max(middle, scheme.min_distance // 2), scheme
+    return PlannedScheme(act, best.min_distance, bound, None), best
+
+
+def _quick_scheme(num_classes: int, length: int, act: int, distance: int, deadline: float) -> CodingScheme | None:
+    """K codewords at the distance, whatever their columns, if one of the quick methods finds them in time."""
+    problem = Problem(num_classes, length, act, distance)
+    if problem.num_words > _MOST_ENUMERATED:
+        budget = _quick_budget(deadline)
+        sample = sample_words(problem, Work(budget=budget))
+        if len(sample.words) == num_classes:
+            return CodingScheme.from_words(sample.words, length)
+        method: Method = "orbits"
+    else:
+        method = "lexicode"
+    with suppress(CodedtoolError, SearchInterrupted):
+        budget = _quick_budget(deadline)
+        return find_scheme(num_classes, length, act, distance, method=method, refine="none", budget=budget).scheme
+    return None
+
+
+def _quick_budget(deadline: float) -> Budget:
+    """Time for one search: a second, or what is left."""
+    return Budget(min(_SEARCH_SECONDS, max(0.0, deadline - time.monotonic())))
+
+
+def _measure(recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], image_size: int) -> tuple[float, str]:
+    """Images per second of a few training steps, and the device."""
+    with opened_runtime(recipe) as runtime:
+        network = build_network(recipe.preset, schemes)
+        prepared = runtime.prepare(network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+        images = runtime.put(torch.randn(_TIMED_IMAGES, 3, image_size, image_size))
+        targets = torch.zeros(_TIMED_IMAGES, dtype=torch.int64, device=images.device)
+
+        def step() -> float:
+            with runtime.autocast():
+                loss = training_loss(prepared(images, targets), targets)
+            runtime.backward(loss)
+            runtime.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+            # Reading the loss waits for the device.
+            return loss.item()
+
+        return _TIMED_IMAGES / _median_seconds(step), str(runtime.device)
+
+
+def _median_seconds(step: Callable[[], float]) -> float:
+    """Median seconds of a few steps after one that is not counted; fewer steps where they are slow."""
+    start = time.monotonic()
+    step()
+    seconds: list[float] = []
+    while len(seconds) < _TIMED_STEPS and (not seconds or time.monotonic() - start < _TIMED_SECONDS):
+        begin = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds))
+
+
+def make_schemes(planned: Plan, *, budget: Budget | None = None, progress: Progress = silent) -> list[SchemeResult]:
+    """Find the schemes of the chosen candidate that are not shipped; the second one's rows are ordered for the first.
+
+    Raises:
+        InfeasibleError, SearchInterrupted: as `codedtool.find_scheme`.
+    """
+    results: list[SchemeResult] = []
+    first: CodingScheme | None = None
+    for one in planned.best.schemes:
+        if one.shipped is not None:
+            first = first or CodingScheme.shipped(one.shipped)
+            continue
+        companions = [] if first is None else [first]
+        result = find_scheme(
+            planned.num_classes,
+            planned.best.length,
+            one.act,
+            one.min_distance,
+            companions=companions,
+            budget=budget,
+            progress=progress,
+        )
+        first = first or result.scheme
+        results.append(result)
+    return results
+
+
+def _toml(value: object) -> str:
+    """A text or a list of texts in TOML, whose basic strings are escaped as JSON's."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,113 @@
+"""From a number of classes or a folder of images to a network, its schemes and the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from codedtool.coding.bounds import highest_possible_distance
+from codedtool.coding.orders.pairing import joint_distance_histogram
+from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
+from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters
+from codedtool.models.presets import build_network
+from codedtool.training.plan import Plan, make_schemes, plan
+
+
+@pytest.fixture(scope="module")
+def small() -> Plan:
+    return plan(7, image_size=16, device="cpu")
+
+
+def test_every_candidate_is_within_its_bounds_and_has_a_network(small: Plan) -> None:
+    assert 2 <= len(small.candidates) <= 5
+    for one in small.candidates:
+        for scheme in one.schemes:
+            assert scheme.bound == highest_possible_distance(7, one.length, scheme.act)
+            assert 2 <= scheme.min_distance <= scheme.bound
+        assert 0 < one.classifier_share < 1
+    assert small.images_per_second > 0
+    assert small.hours is None  # nobody knows the number of images
+
+
+def test_figures_of_the_chosen_network_are_those_of_the_network_itself(small: Plan) -> None:
+    results = make_schemes(small)
+    schemes = [result.scheme for result in results]
+    network = build_network(small.best.preset, schemes)
+    images = torch.zeros(2, 3, 16, 16)
+    figures = (count_parameters(network), count_macs(network, images), count_kept_bytes(network, images))
+    assert (small.best.parameters, small.best.macs, small.best.kept_bytes) == figures
+    for one, scheme in zip(small.best.schemes, schemes, strict=True):
+        assert (scheme.num_classes, scheme.length, scheme.act) == (7, small.best.length, one.act)
+        assert scheme.min_distance >= one.min_distance
+    assert results[1].joint is not None
+    assert results[1].joint.joint_min_distance == min(joint_distance_histogram(schemes))
+
+
+def test_the_papers_numbers_of_classes_take_the_shipped_schemes() -> None:
+    found = plan(10, device="cpu")
+    assert found.scheme_paths() == ["c10_5of10", "c10_3of10"]
+    assert found.best.preset == "coded_resnext29_10x11d"
+    assert [command[1] for command in found.commands()] == ["train", "bc"]
+    assert found.hours == pytest.approx(50_000 * 300 / found.images_per_second / 3600)
+
+
+def test_arguments_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give `num_classes`, or `data`"):
+        plan()
+    with pytest.raises(InputError, match="`num_classes` must be at least 2"):
+        plan(1)
+    with pytest.raises(InputError, match="cifar10 has 10 classes"):
+        plan(11, data="cifar10")
+    with pytest.raises(InputError, match="there is no folder"):
+        plan(data=f"folder:{tmp_path}/gone")
+    with pytest.raises(InputError, match="holds 0 folders"):
+        plan(data=f"folder:{tmp_path}")
+
+
+@pytest.mark.slow
+def test_a_folder_is_written_up_to_its_training(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in ("ant", "bee", "cat", "dog", "eel", "fox"):
+            folder = tmp_path / "pets" / part / name
+            folder.mkdir(parents=True)
+            for number in range(2):
+                pixels = random.integers(0, 256, (int(random.integers(14, 20)), 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+
+    def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "codedtool", *arguments],
+            cwd=tmp_path,
+            env=os.environ.copy(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    written = program(*"plan --data folder:pets --device cpu --write --json --quiet".split())
+    assert written.returncode == 0, written.stderr
+    document = json.loads(written.stdout)
+    config = tomllib.loads((tmp_path / "plan.toml").read_text())
+    assert (document["K"], document["num_images"]) == (6, 12)
+    assert document["written"] == [*config["scheme"], "plan.toml"]
+    records = [json.loads((tmp_path / path).with_suffix(".json").read_text()) for path in config["scheme"]]
+    assert [shlex.split(record["command"]) for record in records] == document["commands"][:2]
+    first, second = (CodingScheme.load(tmp_path / path) for path in config["scheme"])
+    assert min(joint_distance_histogram([first, second])) == records[1]["joint"]["joint_min_distance"]
+    assert "exists already" in program(*"plan --data folder:pets --write --quiet".split()).stderr
+    trained = program(*"train --config plan.toml --epochs 1 --batch-size 6 --device cpu --quiet".split())
+    assert trained.returncode == 0, trained.stderr
+    assert document["commands"][-1] == ["codedtool", "bc", "--class", "ant"]
