@@ -33,7 +33,7 @@ from codedtool.cli import (
 _SCHEMES, _TRAINING, _RESULTS, _DEPLOYMENT = "Schemes", "Training", "Results of a run", "Predictions and exports"
 
 _ORDER = (
-    *("plan", "scheme", "schemes", "verify", "bounds", "networks", "train", "sweep"),
+    *("scheme", "schemes", "verify", "bounds", "plan", "networks", "train", "sweep"),
     *(row.name for row in CATALOGUE),
     *("report", "predict", "export"),
 )
