@@ -28,6 +28,8 @@ from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import NotApplicableError, Subject
 
+pytestmark = pytest.mark.quick
+
 NUM_IMAGES = 30
 
 finite = st.floats(0, 2.0**100, width=32)

@@ -14,6 +14,8 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from codedtool.analysis.binary import best_f1_thresholds, measure, sample_negatives
 from codedtool.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 # Few values, so that ties are common; neighbours in float32, between which there is no threshold.
 ONE = float(np.float32(1))
 NEXT = float(np.nextafter(np.float32(1), np.float32(2)))

@@ -17,6 +17,8 @@ from codedtool.analysis.result import Drawing, Result, save_result
 from codedtool.training.subject import NotApplicableError, Subject
 from tests.subjects import noisy_data, settle, tiny_coded, tiny_plain, tiny_subjects
 
+pytestmark = pytest.mark.quick
+
 # Table 6 takes 41 splits by default.
 OPTIONS: dict[str, dict[str, Any]] = {"calibrate": {"repeats": 2}}
 

@@ -14,6 +14,8 @@ from codedtool.models.coded_sum import CodedSum
 from codedtool.models.pruning import extract_binary_classifier
 from tests.subjects import make_subject, noisy_data, randomize, shipped, tiny_schemes
 
+pytestmark = pytest.mark.quick
+
 # preset -> schemes, and what a binary classifier keeps of the parameters, in %: of all, and without projections.
 FRACTIONS = {
     "coded_resnext29_10x11d": (("c10_5of10", "c10_3of10"), 46.3, 37.2),

@@ -7,6 +7,8 @@ from importlib import import_module
 
 import pytest
 
+pytestmark = pytest.mark.quick
+
 MODULES = {
     "codedtool.analysis.activations": ("StreamingHistogram",),
     "codedtool.analysis.binary": ("best_f1_thresholds", "measure"),

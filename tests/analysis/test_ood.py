@@ -15,6 +15,8 @@ from codedtool.errors import InputError
 from codedtool.training.subject import NotApplicableError, Subject
 from tests.subjects import noisy_data, settle, tiny_coded, tiny_plain, tiny_subjects
 
+pytestmark = pytest.mark.quick
+
 SCORES = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 3.0, 7.5]), min_size=1, max_size=30)
 
 

@@ -19,6 +19,8 @@ from codedtool.report.figures_calibration import draw_risk_coverage
 from codedtool.training.subject import Outputs
 from tests.subjects import made_outputs
 
+pytestmark = pytest.mark.quick
+
 
 def brute_force(correct: list[bool], scores: list[tuple[float, ...]]) -> list[float]:
     """Mean over all orders that fall in the score of the share of wrong answers among the first k, for each k."""

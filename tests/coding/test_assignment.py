@@ -21,6 +21,8 @@ from codedtool.coding.orders.assignment import assign_classes, check_similarity,
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 
 def overlap(table: np.ndarray, similarity: np.ndarray) -> float:
     """The definition, pair by pair."""

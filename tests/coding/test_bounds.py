@@ -18,6 +18,8 @@ from codedtool.coding.bounds import bounds_table, delsarte, highest_possible_dis
 from codedtool.coding.bounds.delsarte import DelsarteCertificate, delsarte_certificate, eigenvalue
 from codedtool.errors import InfeasibleError, InputError
 
+pytestmark = pytest.mark.quick
+
 # N, act, H: Johnson, with pair counting, Delsarte's value to two digits, best, source.
 KNOWN = [
     (10, 5, 6, 8, 6, 6.00, 6, "pair counting"),

@@ -14,6 +14,8 @@ import pytest
 import codedtool.coding
 from codedtool.coding.compiled import checksum_of_bits
 
+pytestmark = pytest.mark.quick
+
 FOLDER = Path(codedtool.coding.__file__).parent
 KERNELS = sorted(FOLDER.rglob("*_kernels.py"))
 

@@ -7,6 +7,8 @@ from importlib import import_module
 
 import pytest
 
+pytestmark = pytest.mark.quick
+
 MODULES = {
     "codedtool.coding.bounds.upper": ("upper_bound", "bounds_table"),
     "codedtool.coding.extension": ("extend_scheme",),

@@ -10,6 +10,8 @@ import pytest
 from codedtool.coding.solvers.algebra.finite_field import finite_field, is_prime_power
 from codedtool.coding.solvers.algebra.groups import MAX_ORDER, catalogue
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("length", [2, 3, 5, 8, 12, 14])
 def test_every_entry_is_a_group(length: int) -> None:

@@ -14,6 +14,8 @@ from codedtool.coding.orders.joint_words import choose_jointly, highest_joint_di
 from codedtool.coding.scheme import CodingScheme
 from tests.paths import SCHEMES
 
+pytestmark = pytest.mark.quick
+
 
 def joint_distances(*schemes: CodingScheme) -> list[int]:
     side_by_side = np.hstack([scheme.table for scheme in schemes])

@@ -11,6 +11,8 @@ from codedtool.coding.bounds import bounds_table, upper_bound
 from codedtool.coding.problem import Problem
 from codedtool.errors import InfeasibleError, InputError
 
+pytestmark = pytest.mark.quick
+
 
 class CountingClock:
     """Each look at it is one second later."""

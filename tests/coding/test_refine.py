@@ -17,6 +17,8 @@ from codedtool.coding.solvers.lexicode import lexicode
 from codedtool.coding.solvers.refine import refine_selection
 from codedtool.coding.words import words_to_table
 
+pytestmark = pytest.mark.quick
+
 
 def greedy(length: int, act: int, min_distance: int) -> np.ndarray:
     return lexicode(length, act, min_distance).words

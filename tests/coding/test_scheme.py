@@ -17,6 +17,8 @@ from codedtool.coding.scheme import CodingScheme, best_spread
 from codedtool.coding.words import distance_histogram, table_to_words, words_to_table
 from codedtool.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 
 def test_table4_says_what_the_paper_says_of_it(scheme: CodingScheme) -> None:
     assert (scheme.num_classes, scheme.length, scheme.act, scheme.min_distance) == (10, 10, 3, 4)

@@ -12,6 +12,8 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.verify import find_scheme_files, verify_scheme
 from codedtool.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def path(scheme: CodingScheme, tmp_path: Path) -> Path:

@@ -19,6 +19,8 @@ from codedtool.data import augmentation as module
 from codedtool.data.augmentation import centre_crop, crop_and_flip, erase, rand_augment, resized_crop, sample_words
 from tests.data.images import CIFAR, CIFAR_POLICY, random_images
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_words_are_splitmix64s() -> None:
     # The first two outputs for the seed 1234567, as published with the algorithm's many ports.

@@ -17,6 +17,8 @@ from torchvision.datasets import CIFAR10
 from codedtool.data import load_dataset
 from codedtool.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def small_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -16,6 +16,8 @@ from codedtool.data.folder import FolderSurvey, survey_folder
 from codedtool.errors import InputError
 from tests.data.conftest import write_image
 
+pytestmark = pytest.mark.quick
+
 
 def test_of_negatives_a_val_folder_is_enough(tree: Path) -> None:
     shutil.rmtree(tree / "train")

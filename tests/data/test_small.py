@@ -9,6 +9,8 @@ import pytest
 
 from codedtool.data import load_dataset
 
+pytestmark = pytest.mark.quick
+
 
 def test_digits_are_split_by_class_and_always_the_same() -> None:
     data, again = load_dataset("digits"), load_dataset("digits")

@@ -10,6 +10,8 @@ from codedtool.data import check_num_classes, load_dataset
 from codedtool.errors import InputError
 from codedtool.training.recipe import recipe_for
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("name", "message"),

@@ -28,6 +28,8 @@ from tests.subjects import (
     tiny_schemes,
 )
 
+pytestmark = pytest.mark.quick
+
 TABLES = [torch.from_numpy(tiny_schemes()[stage].table.copy()) for stage in ("s2", "s2", "s3", "s3")]
 
 

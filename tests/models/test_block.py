@@ -14,6 +14,8 @@ from codedtool.models.energy import ENERGY_EPS, nearest_codeword, normalize_ener
 from codedtool.models.variant import Variant
 from tests.literal import literal_coded_sum
 
+pytestmark = pytest.mark.quick
+
 
 def random_scheme(rng: np.random.Generator, K: int, N: int, act: int) -> CodingScheme:
     rows: set[tuple[int, ...]] = set()

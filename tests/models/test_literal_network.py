@@ -11,6 +11,8 @@ from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
 from tests.paths import SCHEMES as SCHEMES_FOLDER
 
+pytestmark = pytest.mark.quick
+
 SCHEMES = [CodingScheme.load(SCHEMES_FOLDER / f"c10_{act}of10.npy") for act in (5, 3)]
 
 

@@ -7,6 +7,8 @@ import torch
 
 from codedtool.training.drop import drop_key, drop_mask
 
+pytestmark = pytest.mark.quick
+
 WORD = 2**64
 
 

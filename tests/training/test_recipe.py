@@ -23,6 +23,8 @@ from codedtool.training.recipe import (
 )
 from codedtool.training.settings import SettingIgnored
 
+pytestmark = pytest.mark.quick
+
 
 def test_cifar_recipes_are_the_papers() -> None:
     for name, policy in (("cifar10", "rand-m4-n3"), ("cifar100", "rand-m2-n1")):

@@ -20,6 +20,8 @@ from codedtool.training.stages import assign, find_sibling
 from tests.paths import SCHEMES
 from tests.subjects import DIGITS, make_subject, noisy_data, randomize, shipped
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("given", "expected"),

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from codedtool.errors import InputError
 from codedtool.training.subject import class_index
 
+pytestmark = pytest.mark.quick
+
 
 def test_a_class_is_found_by_its_name_first_and_by_its_number() -> None:
     assert class_index(("cat", "dog", "0"), "dog") == 1

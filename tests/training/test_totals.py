@@ -7,6 +7,8 @@ import torch
 
 from codedtool.training.totals import FiniteWatch, Totals, all_finite
 
+pytestmark = pytest.mark.quick
+
 CPU = torch.device("cpu")
 
 
