@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,7 +99,7 @@ def train(
                 download=download,
                 budget=budget,
                 progress=progress,
-                tell=progress.line,
+                tell_epoch=progress.line,
             )
         else:
             resolved = resolve(schemes, stages, uncoded_stages, config, changes)
@@ -117,7 +118,8 @@ def train(
                 classes=read_classes(classes) if classes is not None else (),
                 budget=budget,
                 progress=progress,
-                tell=progress.line,
+                tell=partial(say, to_stderr=json_output),
+                tell_epoch=progress.line,
             )
     if not main:
         return

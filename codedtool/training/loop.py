@@ -53,7 +53,7 @@ class Trainer:
         runtime: the device.
         budget: polled after every step; when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
-        tell: called with one line for people after every epoch, on rank 0; None: nobody is told.
+        tell_epoch: called with one line for people after every epoch, on rank 0; None: nobody is told.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Trainer:
         *,
         budget: Budget,
         progress: Progress,
-        tell: Callable[[str], None] | None = None,
+        tell_epoch: Callable[[str], None] | None = None,
     ) -> None:
         self.run = run
         self.recipe = run.recipe
@@ -76,7 +76,7 @@ class Trainer:
         self.runtime = runtime
         self.budget = budget
         self.progress = progress
-        self.tell = tell if tell is not None and runtime.is_main else _nobody
+        self.tell_epoch = tell_epoch if tell_epoch is not None and runtime.is_main else _nobody
         self.optimizer = build_optimizer(network, self.recipe)
         self.average = build_average(network, self.recipe)
         self.history: list[dict[str, Any]] = []
@@ -137,12 +137,12 @@ class Trainer:
             if board is not None:
                 board.write(row)
             whole = seconds * self.steps_per_epoch / max(1, self.steps_per_epoch - first_step)
-            self._tell_epoch(row, whole + time.monotonic() - start - seconds)
+            self._tell_row(row, whole + time.monotonic() - start - seconds)
             if self.runtime.is_main:
                 self._warn_unless_learning(train["num_images"])
             self._poll()
         if self.epoch < self.recipe.epochs:
-            self.tell(
+            self.tell_epoch(
                 f"stopped after epoch {self.epoch}: the validation accuracy has not risen above "
                 f"{self.best_accuracy:.2%} for {self.recipe.early_stop_epochs} epochs"
             )
@@ -339,9 +339,9 @@ class Trainer:
         )
         self.progress("training", done, self.recipe.epochs, note)
 
-    def _tell_epoch(self, row: dict[str, Any], seconds: float) -> None:
+    def _tell_row(self, row: dict[str, Any], seconds: float) -> None:
         """Tell the figures of a finished epoch, which took ``seconds`` with its evaluation."""
-        self.tell(
+        self.tell_epoch(
             f"epoch {row['epoch']}/{self.recipe.epochs}: lr {row['lr']:.4g}, training loss {row['train_loss']:.4f}, "
             f"training accuracy {row['train_accuracy']:.2%}, validation accuracy {row['val_accuracy']:.2%}, "
             f"{row['images_per_second']:.0f} images/s, {_duration((self.recipe.epochs - self.epoch) * seconds)} left"

@@ -77,6 +77,7 @@ def train(
     budget: Budget | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] | None = None,
+    tell_epoch: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Begin a run and train it to its last epoch (section 4.1).
 
@@ -97,8 +98,8 @@ def train(
         classes: every class of the data set, in the order of the schemes' rows; empty: the data set's own order.
         budget: when it asks to stop, a checkpoint is saved and `Interrupted` raised.
         progress: called with the state of the work.
-        tell: called on rank 0 with lines for people: what was decided before the training, such as the weights taken,
-            and one line after every epoch.
+        tell: called on rank 0 with every line about what was decided before the training, such as the weights taken.
+        tell_epoch: called on rank 0 with one line for people after every epoch.
 
     Raises:
         InputError: bad data, a scheme or initial weights that do not fit, a run name that is taken, or a full disk.
@@ -150,7 +151,9 @@ def train(
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:
-            return _fit(run, data, runtime, None, initial, budget=budget or Budget(), progress=progress, tell=tell)
+            return _fit(
+                run, data, runtime, None, initial, budget=budget or Budget(), progress=progress, tell_epoch=tell_epoch
+            )
         except BaseException:
             if runtime.is_main and not run.checkpoints.index():
                 run.discard(latest)
@@ -165,7 +168,7 @@ def resume(
     download: bool = True,
     budget: Budget | None = None,
     progress: Progress = silent,
-    tell: Callable[[str], None] | None = None,
+    tell_epoch: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Continue an interrupted run; the result is bit-identical to an uninterrupted one.
 
@@ -176,7 +179,7 @@ def resume(
         checkpoint: last, previous or best; checkpoints after it are dropped.
         changes: recipe values to change. Only values that cannot change the result are allowed (device, workers, ...).
             ``precision`` auto keeps the precision that the run was begun with.
-        download, budget, progress, tell: as for `train`.
+        download, budget, progress, tell_epoch: as for `train`.
 
     Raises:
         InputError: a change of a value that decides the result, a damaged checkpoint (the message names an intact
@@ -206,7 +209,9 @@ def resume(
                 run.checkpoints.rewind(checkpoint)
         if runtime.is_main:
             run.make_latest()
-        return _fit(run, data, runtime, found, initial, budget=budget or Budget(), progress=progress, tell=tell)
+        return _fit(
+            run, data, runtime, found, initial, budget=budget or Budget(), progress=progress, tell_epoch=tell_epoch
+        )
 
 
 def _check_same_precision(recipe: Recipe, runtime: Runtime) -> None:
@@ -324,7 +329,7 @@ def _fit(
     *,
     budget: Budget,
     progress: Progress,
-    tell: Callable[[str], None] | None,
+    tell_epoch: Callable[[str], None] | None,
 ) -> TrainResult:
     """Build network and trainer, give them initial weights or a checkpoint's state if there are any, and train."""
     start = time.monotonic()
@@ -334,7 +339,7 @@ def _fit(
     if run.recipe.sync_bn and runtime.world_size > 1:
         synchronize_batch_norm(network)
     prepared = runtime.prepare(network)
-    trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress, tell=tell)
+    trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress, tell_epoch=tell_epoch)
     if found is not None:
         trainer.restore(found.weights, found.state)
     if runtime.is_main:

@@ -235,7 +235,7 @@ def test_words_given_are_kept_word_for_word(tmp_path: Path, scheme: CodingScheme
         (["scheme", "assign", "--similarity", "m.npy"], 2, "Missing option"),
         (["scheme", "assign", "--scheme", "gone.npy", "--similarity", "m.npy"], 2, "gone.npy: cannot be read"),
         (scheme_arguments(10, 10, 3, 4, "--with", "gone.npy"), 2, "gone.npy: cannot be read"),
-        (["verify", "nowhere/"], 2, "nowhere does not exist"),
+        (["verify", "nowhere/"], 2, "nowhere: there is no such file"),
         (["bounds", "--K", "10", "--N", "99", "--act", "3"], 2, "64"),
     ],
 )

@@ -69,7 +69,7 @@ def run_of(folder: Path, **values: Any) -> tuple[TrainResult, list[str]]:
     recipe = recipe_for("synthetic:4").with_values(
         {"preset": "resnext_tiny", "device": "cpu", "images_per_class": 16, "batch_size": 16, **values}
     )
-    return train(recipe, {}, folder=folder, tell=lines.append), lines
+    return train(recipe, {}, folder=folder, tell_epoch=lines.append), lines
 
 
 def test_one_line_per_epoch_names_what_it_says(tmp_path: Path) -> None:

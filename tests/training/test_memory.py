@@ -19,7 +19,7 @@ from codedtool.training.recipe import Recipe, recipe_for
 from codedtool.training.run import Run
 from codedtool.training.train import train
 
-RECIPE = recipe_for("digits").with_values({"preset": "resnext_tiny", "device": "cpu"})
+RECIPE = recipe_for("digits").with_values({"preset": "resnext_tiny", "device": "cpu", "precision": "fp32"})
 
 
 FORWARD = CodedNetwork.forward
