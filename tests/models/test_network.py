@@ -110,14 +110,15 @@ def test_drop_masks_change_the_output_and_not_the_first_energies() -> None:
 @pytest.mark.parametrize("preset", [*TABLE1, "coded_resnext_tiny"])
 def test_pruned_equals_masked(preset: str) -> None:
     names = TABLE1.get(preset, (("c10_5of10", "c10_3of10"),))[0]
-    network = randomize(build_network(preset, [shipped(name) for name in names]))
+    # In float64: of random float32 inputs, some round further apart than any margin worth asserting.
+    network = randomize(build_network(preset, [shipped(name) for name in names])).double()
     size = 64 if "50" in preset else 32
-    x = torch.randn(2, 3, size, size)
+    x = torch.randn(2, 3, size, size, dtype=torch.float64)
     for k in (0, network.num_classes - 1):
         with torch.no_grad():
             masked = network(x, keep_masks=keep_masks_of_class(network, k)).logits[:, k]
             pruned = extract_binary_classifier(network, k)(x).logits[:, 0]
-        assert (masked - pruned).abs().max() <= 1e-5 * masked.abs().max().clamp_min(1)
+        assert (masked - pruned).abs().max() <= 1e-9 * masked.abs().max().clamp_min(1)
     with pytest.raises(InputError, match="does not exist"):
         extract_binary_classifier(network, network.num_classes)
 
