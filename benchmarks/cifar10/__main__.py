@@ -12,15 +12,12 @@ there already. The results page is written at the end: results-SCALE.md and .jso
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks.cifar10.results import collect, write_page
+from benchmarks.commands import codedtool, train
 from codedtool.analysis.artifacts import artifact_path
-from codedtool.errors import InputError
-from codedtool.training.run import DEFAULT_FOLDER, Run
+from codedtool.training.run import Run
 
 HERE = Path(__file__).parent
 PRESETS = {"cpu": "resnext23_10x3d", "gpu": "resnext29_10x11d"}
@@ -39,9 +36,7 @@ def main() -> None:
     pairs = []
     for seed in range(options.seeds):
         names = {kind: f"cifar10-{options.scale}-{kind}-{seed}" for kind in ("coded", "plain")}
-        for kind, name in names.items():
-            _train(kind, name, seed, options)
-        coded, plain = (Run.load(DEFAULT_FOLDER / name) for name in names.values())
+        coded, plain = (_train(kind, name, seed, options) for kind, name in names.items())
         _analyse(coded, plain, options, whole=seed == 0)
         pairs.append((coded, plain))
     write_page(collect(options.scale, pairs), options.out)
@@ -66,31 +61,17 @@ def _analyse(coded: Run, plain: Run, options: argparse.Namespace, *, whole: bool
         if not target.exists():
             # The last checkpoint, so that no validation image had a say in which; and larger batches than training's.
             shared = ["--checkpoint", "last", "--batch-size", "500", "--device", options.device]
-            _codedtool(verb, "--run", str(run.path), *shared, *more)
+            codedtool(verb, "--run", str(run.path), *shared, *more)
 
 
-def _train(kind: str, name: str, seed: int, options: argparse.Namespace) -> None:
-    """Train one network to its end, from where an earlier call stopped."""
-    try:
-        run = Run.load(DEFAULT_FOLDER / name)
-    except InputError:
-        run = None
-    if run is not None:
-        if len(run.metrics()) < run.recipe.epochs:
-            _codedtool("train", "--resume", "--run-name", name)
-        return
+def _train(kind: str, name: str, seed: int, options: argparse.Namespace) -> Run:
     preset = PRESETS[options.scale]
     network = ["--preset", preset]
     if kind == "coded":
         network = ["--preset", f"coded_{preset}", "--scheme", "schemes/c10_5of10.npy", "--mu", "6"]
     epochs = [] if options.epochs is None else ["--epochs", str(options.epochs)]
     config = ["--config", f"benchmarks/cifar10/{options.scale}.toml", "--data", options.data]
-    _codedtool("train", *network, *config, *epochs, "--seed", str(seed), "--device", options.device, "--run-name", name)
-
-
-def _codedtool(*arguments: str) -> None:
-    print("$", shlex.join(["codedtool", *arguments]), flush=True)
-    subprocess.run([sys.executable, "-m", "codedtool", *arguments], check=True)
+    return train(name, *network, *config, *epochs, "--seed", str(seed), "--device", options.device)
 
 
 if __name__ == "__main__":
