@@ -70,7 +70,8 @@ def _run(training: Training, options: argparse.Namespace) -> Run:
     length = ["--epochs", str(max(1, round(options.epochs * training.share)))]
     shared = ["--config", "benchmarks/finetune.toml", "--data", options.data, "--device", options.device]
     run = train(name, *network, *length, *shared, "--seed", str(options.seed))
-    for verb in ("bc", "decode") if training.coded else ("bc",):
+    # A plain network has neither classifiers cut along a class's path nor early decoders.
+    for verb in ("bc", "decode") if training.coded else ():
         if not artifact_path(run, f"{verb}.json").exists():
             # The last checkpoint, so that no validation image had a say in which; and larger batches than training's.
             codedtool(verb, "--run", str(run.path), "--checkpoint", "last", "--batch-size", "500")
@@ -79,11 +80,10 @@ def _run(training: Training, options: argparse.Namespace) -> Run:
 
 def _figures(training: Training, run: Run) -> str:
     accuracy = 100 * float(run.metrics()[-1]["val_accuracy"])
-    decoders = ""
-    if training.coded:
-        decoders = " ".join(f"{100 * row['accuracy']:.1f}" for row in _read(run, "decode")["early_decoders"])
-    source = "coded BC" if training.coded else "plain BC"
-    means = next(row for row in _read(run, "bc")["means"] if row["source"] == source)
+    if not training.coded:
+        return f"{accuracy:.2f} | | "
+    decoders = " ".join(f"{100 * row['accuracy']:.1f}" for row in _read(run, "decode")["early_decoders"])
+    means = next(row for row in _read(run, "bc")["means"] if row["source"] == "coded BC")
     classifiers = " ".join(f"{100 * means[f'val_{key}']:.1f}" for key in ("precision", "recall", "f1"))
     return f"{accuracy:.2f} | {decoders} | {classifiers}"
 

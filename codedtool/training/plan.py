@@ -44,10 +44,12 @@ _ALL_SECONDS = 8.0
 # The largest C(N, N_act) that algorithm 1 enumerates in such a search.
 _MOST_ENUMERATED = 20_000_000
 
-# Images of a timed step, timed steps, and the seconds after which timing ends.
-_TIMED_IMAGES = 4
+# A timed step has as many images as autograd keeps this many bytes for, at least this many; timed steps, and the
+# seconds after which timing ends.
+_TIMED_BYTES = 400_000_000
+_FEWEST_TIMED = 4
 _TIMED_STEPS = 3
-_TIMED_SECONDS = 6.0
+_TIMED_SECONDS = 4.0
 
 # Training images of the paper's data sets.
 _NUM_IMAGES = {"cifar10": 50_000, "cifar100": 50_000}
@@ -235,6 +237,9 @@ def plan(
     lengths = sorted(_feasible_lengths(num_classes), key=lambda length: (abs(math.log(length / wanted)), length))
     if not lengths:
         raise InputError(f"`num_classes` {num_classes} is too large for codewords of up to {_LENGTHS[-1]} digits")
+    # Kernels that are compiled for the first time would use up the seconds of the searches.
+    progress("compiling", 0, None, "")
+    _compile_kernels()
     # The preferred length is searched first, while there is time.
     preferred = lengths[0]
     deadline = time.monotonic() + _ALL_SECONDS
@@ -249,7 +254,10 @@ def plan(
     best = candidates[chosen]
     progress("timing", 0, None, best.preset)
     speed, where = _measure(
-        recipe.with_values({"device": device, "preset": best.preset}), tables[preferred], image_size
+        recipe.with_values({"device": device, "preset": best.preset}),
+        tables[preferred],
+        image_size,
+        num_images=max(_FEWEST_TIMED, min(recipe.batch_size, _TIMED_BYTES // best.kept_bytes)),
     )
     share = f"{best.classifier_share:.0%}"
     reason = (
@@ -324,14 +332,19 @@ def _candidate(
 def _known_scheme(num_classes: int, length: int, act: int, deadline: float) -> tuple[PlannedScheme, CodingScheme]:
     """A scheme at the highest distance at which a short search finds one, and its figures."""
     bound = highest_possible_distance(num_classes, length, act)
-    for name in shipped_names():
-        scheme = CodingScheme.shipped(name) if name.endswith(f"_{act}of{length}") else None
-        if scheme is not None and scheme.num_classes == num_classes:
-            return PlannedScheme(act, scheme.min_distance, bound, name), scheme
-    # Any K distinct words have distance 2. Bisection: where a distance is found, larger ones are tried.
+    # Any K distinct words have distance 2. The first K words of a larger shipped scheme have at least its distance.
     words = islice(combinations(range(length), act), num_classes)
     best = CodingScheme([[int(digit in word) for digit in range(length)] for word in words])
-    low, high = 1, bound // 2
+    for name in shipped_names():
+        if not name.endswith(f"_{act}of{length}"):
+            continue
+        scheme = CodingScheme.shipped(name)
+        if scheme.num_classes == num_classes:
+            return PlannedScheme(act, scheme.min_distance, bound, name), scheme
+        if scheme.num_classes > num_classes and scheme.min_distance > best.min_distance:
+            best = CodingScheme(scheme.table[:num_classes])
+    # Bisection: where a distance is found, larger ones are tried.
+    low, high = best.min_distance // 2, bound // 2
     while low < high:
         middle = (low + high + 1) // 2
         scheme = _quick_scheme(num_classes, length, act, 2 * middle, deadline)
@@ -340,6 +353,15 @@ def _known_scheme(num_classes: int, length: int, act: int, deadline: float) -> t
         else:
             low, best = max(middle, scheme.min_distance // 2), scheme
     return PlannedScheme(act, best.min_distance, bound, None), best
+
+
+def _compile_kernels() -> None:
+    """Compile what `_quick_scheme` calls, or load it from the cache, on problems that take no time themselves."""
+    sample_words(Problem(4, 8, 4, 4), Work(budget=Budget(_SEARCH_SECONDS)))
+    methods: tuple[Method, ...] = ("lexicode", "orbits")
+    for method in methods:
+        with suppress(CodedtoolError, SearchInterrupted):
+            find_scheme(4, 8, 4, 4, method=method, refine="none")
 
 
 def _quick_scheme(num_classes: int, length: int, act: int, distance: int, deadline: float) -> CodingScheme | None:
@@ -364,14 +386,16 @@ def _quick_budget(deadline: float) -> Budget:
     return Budget(min(_SEARCH_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
-def _measure(recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], image_size: int) -> tuple[float, str]:
-    """Images per second of a few training steps, and the device."""
+def _measure(
+    recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], image_size: int, *, num_images: int
+) -> tuple[float, str]:
+    """Images per second of a few training steps of ``num_images`` images, and the device."""
     with opened_runtime(recipe) as runtime:
         network = build_network(recipe.preset, schemes)
         prepared = runtime.prepare(network)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-        images = runtime.put(torch.randn(_TIMED_IMAGES, 3, image_size, image_size))
-        targets = torch.zeros(_TIMED_IMAGES, dtype=torch.int64, device=images.device)
+        images = runtime.put(torch.randn(num_images, 3, image_size, image_size))
+        targets = torch.zeros(num_images, dtype=torch.int64, device=images.device)
 
         def step() -> float:
             with runtime.autocast():
@@ -382,7 +406,7 @@ def _measure(recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], image_s
             # Reading the loss waits for the device.
             return loss.item()
 
-        return _TIMED_IMAGES / _median_seconds(step), str(runtime.device)
+        return num_images / _median_seconds(step), str(runtime.device)
 
 
 def _median_seconds(step: Callable[[], float]) -> float:
