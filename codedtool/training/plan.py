@@ -338,11 +338,11 @@ def _known_scheme(num_classes: int, length: int, act: int, deadline: float) -> t
     for name in shipped_names():
         if not name.endswith(f"_{act}of{length}"):
             continue
-        scheme = CodingScheme.shipped(name)
-        if scheme.num_classes == num_classes:
-            return PlannedScheme(act, scheme.min_distance, bound, name), scheme
-        if scheme.num_classes > num_classes and scheme.min_distance > best.min_distance:
-            best = CodingScheme(scheme.table[:num_classes])
+        shipped = CodingScheme.shipped(name)
+        if shipped.num_classes == num_classes:
+            return PlannedScheme(act, shipped.min_distance, bound, name), shipped
+        if shipped.num_classes > num_classes and shipped.min_distance > best.min_distance:
+            best = CodingScheme(shipped.table[:num_classes])
     # Bisection: where a distance is found, larger ones are tried.
     low, high = best.min_distance // 2, bound // 2
     while low < high:
