@@ -36,10 +36,11 @@ from codedtool.training.run_data import find_recipe
 # Lengths of codewords that are considered; the paper has 10, 20 and 32.
 _LENGTHS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 
-# Candidates at most, and seconds of the search for one scheme at one distance and for all of them.
+# Candidates at most, seconds of the searches for all their schemes, and the share of the seconds left that the search
+# for one scheme at one distance may take.
 _MOST_CANDIDATES = 5
-_SEARCH_SECONDS = 1.0
 _ALL_SECONDS = 8.0
+_SEARCH_SHARE = 1 / 8
 
 # The largest C(N, N_act) that algorithm 1 enumerates in such a search.
 _MOST_ENUMERATED = 20_000_000
@@ -237,17 +238,14 @@ def plan(
     lengths = sorted(_feasible_lengths(num_classes), key=lambda length: (abs(math.log(length / wanted)), length))
     if not lengths:
         raise InputError(f"`num_classes` {num_classes} is too large for codewords of up to {_LENGTHS[-1]} digits")
-    # Kernels that are compiled for the first time would use up the seconds of the searches.
-    progress("compiling", 0, None, "")
-    _compile_kernels()
     # The preferred length is searched first, while there is time.
     preferred = lengths[0]
-    deadline = time.monotonic() + _ALL_SECONDS
+    budget = Budget(_ALL_SECONDS)
     tables: dict[int, tuple[CodingScheme, CodingScheme]] = {}
     found: list[Candidate] = []
     for length in lengths[:_MOST_CANDIDATES]:
         progress("planning", len(found), min(len(lengths), _MOST_CANDIDATES), f"N = {length}")
-        candidate, tables[length] = _candidate(num_classes, length, image_size, deadline)
+        candidate, tables[length] = _candidate(num_classes, length, image_size, budget)
         found.append(candidate)
     candidates = tuple(sorted(found, key=lambda one: one.length))
     chosen = next(number for number, one in enumerate(candidates) if one.length == preferred)
@@ -312,10 +310,10 @@ def _feasible_lengths(num_classes: int) -> list[int]:
 
 
 def _candidate(
-    num_classes: int, length: int, image_size: int, deadline: float
+    num_classes: int, length: int, image_size: int, budget: Budget
 ) -> tuple[Candidate, tuple[CodingScheme, CodingScheme]]:
     preset = choose_network(length, image_size).preset
-    pairs = [_known_scheme(num_classes, length, act, deadline) for act in default_acts(length)]
+    pairs = [_known_scheme(num_classes, length, act, budget) for act in default_acts(length)]
     (first, first_table), (second, second_table) = pairs
     network = build_network(preset, [first_table, second_table])
     images = torch.zeros(2, 3, image_size, image_size)
@@ -329,7 +327,7 @@ def _candidate(
     return candidate, (first_table, second_table)
 
 
-def _known_scheme(num_classes: int, length: int, act: int, deadline: float) -> tuple[PlannedScheme, CodingScheme]:
+def _known_scheme(num_classes: int, length: int, act: int, budget: Budget) -> tuple[PlannedScheme, CodingScheme]:
     """A scheme at the highest distance at which a short search finds one, and its figures."""
     bound = highest_possible_distance(num_classes, length, act)
     # Any K distinct words have distance 2. The first K words of a larger shipped scheme have at least its distance.
@@ -347,7 +345,7 @@ def _known_scheme(num_classes: int, length: int, act: int, deadline: float) -> t
     low, high = best.min_distance // 2, bound // 2
     while low < high:
         middle = (low + high + 1) // 2
-        scheme = _quick_scheme(num_classes, length, act, 2 * middle, deadline)
+        scheme = _quick_scheme(num_classes, length, act, 2 * middle, budget)
         if scheme is None:
             high = middle - 1
         else:
@@ -355,35 +353,20 @@ def _known_scheme(num_classes: int, length: int, act: int, deadline: float) -> t
     return PlannedScheme(act, best.min_distance, bound, None), best
 
 
-def _compile_kernels() -> None:
-    """Compile what `_quick_scheme` calls, or load it from the cache, on problems that take no time themselves."""
-    sample_words(Problem(4, 8, 4, 4), Work(budget=Budget(_SEARCH_SECONDS)))
-    methods: tuple[Method, ...] = ("lexicode", "orbits")
-    for method in methods:
-        with suppress(CodedtoolError, SearchInterrupted):
-            find_scheme(4, 8, 4, 4, method=method, refine="none")
-
-
-def _quick_scheme(num_classes: int, length: int, act: int, distance: int, deadline: float) -> CodingScheme | None:
+def _quick_scheme(num_classes: int, length: int, act: int, distance: int, budget: Budget) -> CodingScheme | None:
     """K codewords at the distance, whatever their columns, if one of the quick methods finds them in time."""
     problem = Problem(num_classes, length, act, distance)
     if problem.num_words > _MOST_ENUMERATED:
-        budget = _quick_budget(deadline)
-        sample = sample_words(problem, Work(budget=budget))
+        sample = sample_words(problem, Work(budget=budget.share(_SEARCH_SHARE)))
         if len(sample.words) == num_classes:
             return CodingScheme.from_words(sample.words, length)
         method: Method = "orbits"
     else:
         method = "lexicode"
     with suppress(CodedtoolError, SearchInterrupted):
-        budget = _quick_budget(deadline)
-        return find_scheme(num_classes, length, act, distance, method=method, refine="none", budget=budget).scheme
+        part = budget.share(_SEARCH_SHARE)
+        return find_scheme(num_classes, length, act, distance, method=method, refine="none", budget=part).scheme
     return None
-
-
-def _quick_budget(deadline: float) -> Budget:
-    """Time for one search: a second, or what is left."""
-    return Budget(min(_SEARCH_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
 def _measure(
