@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from codedtool.budget import Budget, Progress, Work, silent
+from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.arguments import checked_num_classes
 from codedtool.coding.bounds import highest_possible_distance
-from codedtool.coding.problem import Problem
-from codedtool.coding.result import SchemeResult, SearchInterrupted
+from codedtool.coding.quick import quick_scheme
+from codedtool.coding.result import SchemeResult
 from codedtool.coding.scheme import CodingScheme
-from codedtool.coding.search import Method, find_scheme
-from codedtool.coding.shipped import shipped_names
-from codedtool.coding.solvers.sampler import sample_words
-from codedtool.errors import CodedtoolError, InputError
+from codedtool.coding.search import find_scheme
+from codedtool.errors import InputError
 from codedtool.models.counts import count_kept_bytes, count_parameters, training_loss
 from codedtool.models.families import choose_network, default_acts, usual_size
 from codedtool.models.presets import build_network
@@ -36,14 +33,9 @@ from codedtool.training.run_data import find_recipe
 # Lengths of codewords that are considered; the paper has 10, 20 and 32.
 _LENGTHS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 
-# Candidates at most, seconds of the searches for all their schemes, and the share of the seconds left that the search
-# for one scheme at one distance may take.
+# Candidates at most, and seconds of the searches for all their schemes.
 _MOST_CANDIDATES = 5
 _ALL_SECONDS = 8.0
-_SEARCH_SHARE = 1 / 8
-
-# The largest C(N, N_act) that algorithm 1 enumerates in such a search.
-_MOST_ENUMERATED = 20_000_000
 
 # A timed step has as many images as autograd keeps this many bytes for, at least this many; timed steps, and the
 # seconds after which timing ends.
@@ -313,7 +305,7 @@ def _candidate(
     num_classes: int, length: int, image_size: int, budget: Budget
 ) -> tuple[Candidate, tuple[CodingScheme, CodingScheme]]:
     preset = choose_network(length, image_size).preset
-    pairs = [_known_scheme(num_classes, length, act, budget) for act in default_acts(length)]
+    pairs = [_planned_scheme(num_classes, length, act, budget) for act in default_acts(length)]
     (first, first_table), (second, second_table) = pairs
     network = build_network(preset, [first_table, second_table])
     images = torch.zeros(2, 3, image_size, image_size)
@@ -327,46 +319,11 @@ def _candidate(
     return candidate, (first_table, second_table)
 
 
-def _known_scheme(num_classes: int, length: int, act: int, budget: Budget) -> tuple[PlannedScheme, CodingScheme]:
+def _planned_scheme(num_classes: int, length: int, act: int, budget: Budget) -> tuple[PlannedScheme, CodingScheme]:
     """A scheme at the highest distance at which a short search finds one, and its figures."""
     bound = highest_possible_distance(num_classes, length, act)
-    # Any K distinct words have distance 2. The first K words of a larger shipped scheme have at least its distance.
-    words = islice(combinations(range(length), act), num_classes)
-    best = CodingScheme([[int(digit in word) for digit in range(length)] for word in words])
-    for name in shipped_names():
-        if not name.endswith(f"_{act}of{length}"):
-            continue
-        shipped = CodingScheme.shipped(name)
-        if shipped.num_classes == num_classes:
-            return PlannedScheme(act, shipped.min_distance, bound, name), shipped
-        if shipped.num_classes > num_classes and shipped.min_distance > best.min_distance:
-            best = CodingScheme(shipped.table[:num_classes])
-    # Bisection: where a distance is found, larger ones are tried.
-    low, high = best.min_distance // 2, bound // 2
-    while low < high:
-        middle = (low + high + 1) // 2
-        scheme = _quick_scheme(num_classes, length, act, 2 * middle, budget)
-        if scheme is None:
-            high = middle - 1
-        else:
-            low, best = max(middle, scheme.min_distance // 2), scheme
-    return PlannedScheme(act, best.min_distance, bound, None), best
-
-
-def _quick_scheme(num_classes: int, length: int, act: int, distance: int, budget: Budget) -> CodingScheme | None:
-    """K codewords at the distance, whatever their columns, if one of the quick methods finds them in time."""
-    problem = Problem(num_classes, length, act, distance)
-    if problem.num_words > _MOST_ENUMERATED:
-        sample = sample_words(problem, Work(budget=budget.share(_SEARCH_SHARE)))
-        if len(sample.words) == num_classes:
-            return CodingScheme.from_words(sample.words, length)
-        method: Method = "orbits"
-    else:
-        method = "lexicode"
-    with suppress(CodedtoolError, SearchInterrupted):
-        part = budget.share(_SEARCH_SHARE)
-        return find_scheme(num_classes, length, act, distance, method=method, refine="none", budget=part).scheme
-    return None
+    scheme, name = quick_scheme(num_classes, length, act, highest=bound, budget=budget)
+    return PlannedScheme(act, scheme.min_distance, bound, name), scheme
 
 
 def _measure(
