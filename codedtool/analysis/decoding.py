@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from codedtool.analysis.artifacts import artifact_path
+from codedtool.analysis.artifacts import artifact_path, write_json
 from codedtool.analysis.cost import compare_speed, count_macs
 from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
+from codedtool.training.evidence import EVIDENCE_FILE, Evidence, parse_evidence
 from codedtool.training.subject import Outputs, Subject
 
 # The margins that are always measured. A margin is at most 1; with 0, every image stops at the first coded block.
@@ -167,16 +169,6 @@ class DecodeResult(Result):
             "decode_agreement": [asdict(row) for row in self.agreement],
             "decode_exits": [asdict(row) | {"exits": " ".join(map(str, row.exits))} for row in self.exits],
         }
-
-    def confidence(self, agreeing: int) -> float:
-        """Accuracy (0..1) of the images with ``agreeing`` agreeing decoders.
-
-        If there are no such images, it is the accuracy at the nearest smaller number that has images.
-        """
-        found = [row for row in self.agreement if row.accuracy is not None]
-        below = [row for row in found if row.agreeing <= agreeing] or found[:1]
-        assert below[-1].accuracy is not None
-        return below[-1].accuracy
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -397,3 +389,37 @@ def load_decoding(subject: Subject) -> DecodeResult | None:
         return None
     of = (subject.checkpoint, subject.recipe.data, subject.recipe.eval_size)
     return result if (result.checkpoint, result.data, result.image_size) == of else None
+
+
+def load_evidence(subject: Subject) -> Evidence | None:
+    """The evidence for predictions from RUN/analysis/, where the checkpoint has none of its own; None if there is none.
+
+    It is that of an earlier `measure_evidence`, or the agreement in the saved result of `decode`.
+    """
+    try:
+        document = json.loads(artifact_path(subject.run, EVIDENCE_FILE).read_text())
+        if document.pop("checkpoint") == subject.checkpoint:
+            found = parse_evidence(json.dumps(document).encode(), subject.network, subject.recipe.eval_size)
+            if found is not None:
+                return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # missing or damaged: as if never written
+    decoding = load_decoding(subject)
+    if decoding is None:
+        return None
+    agreement = [(row.num_images, round(row.num_images * (row.accuracy or 0.0))) for row in decoding.agreement]
+    found = Evidence(subject.recipe.eval_size, len(subject.classes), tuple(agreement), {})
+    return parse_evidence(found.to_bytes(), subject.network, subject.recipe.eval_size)
+
+
+def measure_evidence(subject: Subject, progress: Progress = silent) -> Evidence:
+    """Measure the evidence for predictions on the validation images, and keep it in RUN/analysis/ if it can be written.
+
+    Raises:
+        InputError: the data set is missing, or none of its images can be read.
+    """
+    found = subject.measure_evidence(progress)
+    # If it cannot be written, the next prediction measures again.
+    with suppress(InputError):
+        write_json(artifact_path(subject.run, EVIDENCE_FILE), found.to_json() | {"checkpoint": subject.checkpoint})
+    return found

@@ -175,7 +175,14 @@ def evaluate(subject: Subject, *, progress: Progress = silent) -> EvalResult:
 
     start = time.monotonic()
     means = evaluation.evaluate(
-        subject.network, images, subject.run.normalization, subject.recipe, subject.runtime, progress=progress, see=keep
+        subject.network,
+        images,
+        subject.run.normalization,
+        subject.recipe,
+        subject.runtime,
+        crop_part=subject.run.crop_part,
+        progress=progress,
+        see=keep,
     )
     if not means["num_images"]:
         raise InputError(f"{subject.data.name} has no validation image that can be read")

@@ -18,6 +18,7 @@ from codedtool.analysis.temperature import agreement
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData
 from codedtool.errors import InputError
+from codedtool.models.energy import codeword_distance
 from codedtool.models.network import CodedNetwork
 from codedtool.training.subject import NotApplicableError, Outputs, Subject, collect_outputs
 
@@ -126,21 +127,6 @@ class OodResult(Result):
             "scores": self.rows()[self.name],
             "skipped": list(self.skipped),
         }
-
-
-def codeword_distance(energies_BN: torch.Tensor, codewords_BN: torch.Tensor) -> torch.Tensor:
-    """Squared distance of a block's energies to a codeword, over N_act: (B,), 0 for the codeword itself.
-
-    The energies are scaled to sum N_act, as for the early decoder (section 4.4).
-
-    Args:
-        energies_BN: (B, N) floats of at least 0.
-        codewords_BN: (B, N) of 0 and 1, every row with N_act ones.
-    """
-    codewords_BN = codewords_BN.to(energies_BN.dtype)
-    act_B1 = codewords_BN.sum(1, keepdim=True)
-    scaled_BN = energies_BN * (act_B1 / energies_BN.sum(1, keepdim=True).clamp_min(1e-12))
-    return (scaled_BN - codewords_BN).square().sum(1) / act_B1[:, 0]
 
 
 def scores_of(outputs: Outputs, network: CodedNetwork) -> dict[str, torch.Tensor]:

@@ -8,17 +8,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codedtool.cli.runs import Checkpoint, NoDownload, RunOption, given, loading, opened, with_recipe_flags
-from codedtool.cli.session import Json, Quiet, print_json, say, verb
+from codedtool.cli.session import Json, Quiet, in_flags, print_json, say, verb
 from codedtool.errors import InputError
 
 if TYPE_CHECKING:
+    from codedtool.budget import Progress
     from codedtool.deploy.prediction import Prediction
+    from codedtool.training.evidence import Evidence
+    from codedtool.training.subject import Subject
 
 
 @verb
-@with_recipe_flags("device", "data_dir", "precision", "eval_size")
+@with_recipe_flags("device", "data", "data_dir", "precision", "eval_size")
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.", show_default=False)] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            "--sample", help="Predict this many validation images of the run's own data set.", min=1, show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw of --sample.", min=0)] = 0,
     run: RunOption = None,
     binary_classifier: Annotated[
         Path | None, typer.Option("--bc", help="A binary classifier's file (codedtool bc --class) instead of a run.")
@@ -31,13 +41,18 @@ def predict(
 ) -> None:
     """Predict the class of image files, with confidence, early decoders and path; or, with --bc, yes or no.
 
-    The confidence is the accuracy of validation images with as many agreeing early decoders (table 3). It comes from
-    RUN/analysis/; if it is not there, the command measures it first.
+    The confidence is the estimated accuracy of answers that as many early decoders agree with (table 3). Like the
+    thresholds of images unlike the training images, it was measured on the validation images when the run was trained;
+    where it is not stored with the run, the command takes it from RUN/analysis/ or measures it first.
     """
     changes = given(values)
+    if (sample is None) == (not images):
+        raise InputError("give either `images` (files) or `sample` (a number of images of the run's own data set)")
     if binary_classifier is not None:
-        if run is not None or changes:
-            raise InputError("`binary_classifier` is complete without a run: leave `run` and the recipe's flags out")
+        if run is not None or changes or images is None:
+            raise InputError(
+                "`binary_classifier` is complete without a run: leave `run`, `sample` and the recipe's flags out"
+            )
         with loading(quiet=quiet):
             from codedtool.deploy.classifier_file import load_binary_classifier
             from codedtool.deploy.prediction import predict_binary
@@ -56,37 +71,63 @@ def predict(
         loading(quiet=quiet) as progress,
         opened(run, changes, progress=progress, checkpoint=checkpoint, no_download=no_download) as subject,
     ):
-        from codedtool.analysis.decoding import decode, load_decoding
-        from codedtool.analysis.result import save_result
-        from codedtool.deploy.prediction import predict as analyse
+        from codedtool.deploy.prediction import predict as predict_files
+        from codedtool.deploy.prediction import predict_sample
 
-        decoding = load_decoding(subject)
-        if decoding is None and subject.network.block_names:
-            decoding = decode(subject, progress=progress)
-            save_result(subject.run, decoding)
-        predictions = analyse(subject, images, confidence=None if decoding is None else decoding.confidence)
+        evidence, reason = _evidence(subject, progress, needs_data="data" in changes)
+        if sample is None:
+            predictions = predict_files(subject, images or [], evidence=evidence)
+        else:
+            predictions = predict_sample(subject, sample, evidence=evidence, seed=seed, progress=progress)
     if json_output:
         print_json([prediction.to_json() for prediction in predictions])
     for prediction in predictions:
         _describe(prediction, to_stderr=json_output)
+    if reason:
+        say(f"no confidence: {in_flags(reason)}", to_stderr=True)
+
+
+def _evidence(subject: Subject, progress: Progress, *, needs_data: bool) -> tuple[Evidence | None, str]:
+    """The evidence for a run's predictions, and the reason why there is none, or "".
+
+    It is that of the checkpoint; of runs of earlier versions, that of `decode`; else it is measured and kept. A run
+    whose data set cannot be read, or whose folder cannot be written, still predicts.
+    """
+    from codedtool.analysis.decoding import load_evidence, measure_evidence
+
+    found = subject.evidence() or load_evidence(subject)
+    if found is not None or not subject.network.block_names:
+        return found, ""
+    try:
+        return measure_evidence(subject, progress), ""
+    except InputError as error:
+        if needs_data:
+            raise
+        return None, str(error)
 
 
 def _describe(prediction: Prediction, *, to_stderr: bool) -> None:
-    confidence = "" if prediction.confidence is None else f", confidence {prediction.confidence:.1%}"
     agreeing = (
-        ""
-        if prediction.agreeing is None
-        else f" ({prediction.agreeing} of {len(prediction.path)} early decoders agree)"
+        "" if prediction.agreeing is None else f"{prediction.agreeing} of {len(prediction.path)} early decoders agree"
     )
+    if prediction.confidence is not None:
+        # Rounded down, so that it never reads 100%.
+        images = f"{prediction.confidence_images:,} validation image" + "s" * (prediction.confidence_images != 1)
+        about = f", confidence {int(1000 * prediction.confidence) / 10}% ({agreeing}; {images})"
+    else:
+        about = f" ({agreeing})" if agreeing else ""
     others = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.alternatives)
+    actual = "" if prediction.actual is None else f" (it is {prediction.actual})"
+    unlike = f"; unlike the training images ({', '.join(prediction.unlike)})" if prediction.unlike else ""
     say(
-        f"{prediction.image}: {prediction.class_name}{confidence}{agreeing}; softmax {prediction.probability:.1%}, "
-        f"then {others}",
+        f"{prediction.image}: {prediction.class_name}{actual}{about}; softmax {prediction.probability:.1%}, "
+        f"then {others}{unlike}",
         to_stderr=to_stderr,
     )
     for part in prediction.path:
+        own, others_fired = (f"{fired} of {number}" for fired, number in (part.own, part.others))
         say(
             f"  {part.block}: decoder {part.decoder}; codeword {part.codeword}, fired {part.fired} "
-            f"({part.matching} of {len(part.codeword)} match)",
+            f"({own} own subNNs fired, {others_fired} others)",
             to_stderr=to_stderr,
         )

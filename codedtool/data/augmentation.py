@@ -33,7 +33,7 @@ _DOMAIN = np.uint64(0x6175676D656E74)
 _TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING = range(6)
 _COLUMNS = np.array([_TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING], dtype=np.uint64)
 
-# Evaluation resizes to 256 before it crops 224; other sizes are in proportion.
+# ImageNet's evaluation resizes to 256 before it crops 224; other sizes are in proportion.
 EVAL_CROP_PART = 224 / 256
 
 # Largest translation of RandAugment as a fraction of the image's side, from timm's create_transform.

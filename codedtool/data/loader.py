@@ -27,6 +27,9 @@ from codedtool.data.folder import read_image
 from codedtool.data.split import Split
 from codedtool.errors import InputError
 
+# Number of files whose size `choose_crop_part` looks at.
+_NUM_PROBES = 32
+
 
 class Batch(NamedTuple):
     """One rank's part of one batch.
@@ -102,7 +105,7 @@ def train_batches(
     order = _balanced_draws(split.targets, rng) if balanced else rng.permutation(len(split))
     rows = [order[number * batch_size :][:batch_size][rank::world_size] for number in range(start_batch, num_batches)]
     jobs = (_job(split, draws % len(split), sample_words(draws, seed=seed, epoch=epoch)) for draws in rows)
-    prepare = _Prepare(size, augmentation, split.skip_bad_images)
+    prepare = _Prepare(size, augmentation, split.skip_bad_images, crop_part=1.0)
     slow = augmentation.per_image or split.image_size != (size, size)
     return _run(jobs, prepare, num_workers=num_workers if slow else 0, pin_memory=pin_memory)
 
@@ -125,11 +128,34 @@ def _balanced_draws(targets: NDArray[np.int64], rng: np.random.Generator) -> NDA
     return rng.permutation(np.concatenate(draws))
 
 
+def choose_crop_part(split: Split, size: int) -> float:
+    """Choose the part of an image's shorter side that evaluation keeps, for a run that is evaluated on ``split``.
+
+    Where the images have the evaluation size already, the network is evaluated on whole images. Then it must also get
+    whole images when they come in another size: 1. Otherwise it is the usual part of ImageNet's evaluation: 224 / 256.
+
+    Args:
+        split: validation images. Of files, a sample is read, and at least half of the sample must have the size.
+        size: side of an evaluation image, in pixels.
+    """
+    if isinstance(split.images, np.ndarray):
+        return 1.0 if split.image_size == (size, size) else EVAL_CROP_PART
+    numbers = np.unique(np.linspace(0, len(split) - 1, min(len(split), _NUM_PROBES)).astype(int))
+    sizes = []
+    for number in numbers:
+        try:
+            sizes.append(read_image(split.images[number]).size)
+        except InputError:
+            continue  # the batches will report or skip it
+    return 1.0 if sizes and 2 * sizes.count((size, size)) >= len(sizes) else EVAL_CROP_PART
+
+
 def eval_batches(
     split: Split,
     *,
     size: int,
     batch_size: int,
+    crop_part: float = EVAL_CROP_PART,
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
@@ -139,9 +165,11 @@ def eval_batches(
 
     Args:
         split, rank, world_size, num_workers, pin_memory: as for `train_batches`.
-        size: side of the resulting images, in pixels; others are resized to size * 256 / 224 and centre-cropped.
+        size: side of the resulting images, in pixels. Images of another size are resized until their shorter side is
+            size / crop_part, and centre-cropped.
         batch_size: images per batch, all ranks together. The last batch may be smaller, and some ranks may have one
             batch less.
+        crop_part: part of the shorter side that is kept, above 0 and at most 1 (see `choose_crop_part`).
 
     Raises:
         InputError: an unreadable image, or a batch size below 1.
@@ -151,7 +179,7 @@ def eval_batches(
     mine = np.arange(rank, len(split), world_size)
     step = max(1, batch_size // world_size)
     jobs = (_job(split, mine[start : start + step], None) for start in range(0, len(mine), step))
-    prepare = _Prepare(size, None, split.skip_bad_images)
+    prepare = _Prepare(size, None, split.skip_bad_images, crop_part)
     slow = split.image_size != (size, size)
     return _run(jobs, prepare, num_workers=num_workers if slow else 0, pin_memory=pin_memory)
 
@@ -185,6 +213,7 @@ class _Prepare(Dataset[_Prepared | InputError]):
     size: int
     augmentation: Augmentation | None
     skip_bad_images: bool
+    crop_part: float
 
     def __getitem__(self, job: _Job) -> _Prepared | InputError:
         """Make the batch; an InputError is returned, because an exception in a worker would end in a traceback."""
@@ -223,7 +252,7 @@ class _Prepare(Dataset[_Prepared | InputError]):
         image = read_image(source) if isinstance(source, str) else Image.fromarray(source)
         if self._resizes and word_S is not None:
             return np.asarray(resized_crop(image, word_S, self.size))
-        return np.asarray(centre_crop(image, self.size, part=EVAL_CROP_PART if self.augmentation is None else 1.0))
+        return np.asarray(centre_crop(image, self.size, part=self.crop_part))
 
 
 def _run(jobs: Iterator[_Job], prepare: _Prepare, *, num_workers: int, pin_memory: bool) -> Iterator[Batch]:

@@ -39,10 +39,15 @@ class Split:
 
     def first_of_each_class(self, count: int) -> Split:
         """Keep the first ``count`` images of every class, or all of a smaller class; the order stays the same."""
-        kept = np.sort(np.concatenate([np.flatnonzero(self.targets == k)[:count] for k in np.unique(self.targets)]))
+        return self.taking(
+            np.sort(np.concatenate([np.flatnonzero(self.targets == k)[:count] for k in np.unique(self.targets)]))
+        )
+
+    def taking(self, numbers: NDArray[np.int64]) -> Split:
+        """Take the images with the given numbers, in this order."""
         if isinstance(self.images, np.ndarray):
-            return replace(self, images=self.images[kept], targets=self.targets[kept])
-        return replace(self, images=tuple(self.images[number] for number in kept), targets=self.targets[kept])
+            return replace(self, images=self.images[numbers], targets=self.targets[numbers])
+        return replace(self, images=tuple(self.images[number] for number in numbers), targets=self.targets[numbers])
 
 
 @dataclass(frozen=True, eq=False)

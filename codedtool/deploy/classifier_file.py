@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from codedtool import __version__
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
+from codedtool.data.augmentation import EVAL_CROP_PART
 from codedtool.errors import InputError
 from codedtool.files import refuse_existing, write_atomically
 from codedtool.models.network import CodedNetwork
@@ -42,6 +43,7 @@ class BinaryClassifier:
         threshold: the lowest logit that means yes. It has the highest F1 on the training images.
         normalization: mean and standard deviation that images are normalized with.
         image_size: side of its images in pixels.
+        crop_part: part of the shorter side that is kept of an image of another size: the run's.
         metrics: the metrics that were measured when it was written, by name.
         metadata: its origin as text: preset, schemes, run, checkpoint and version.
     """
@@ -51,6 +53,7 @@ class BinaryClassifier:
     threshold: float
     normalization: Normalization
     image_size: int
+    crop_part: float
     metrics: Mapping[str, Any]
     metadata: dict[str, str]
 
@@ -103,6 +106,7 @@ def save_binary_classifier(
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "threshold": threshold,
         "image_size": subject.recipe.eval_size,
+        "crop_part": subject.run.crop_part,
         "normalization": {"mean": list(subject.run.normalization.mean), "std": list(subject.run.normalization.std)},
         "preset": subject.recipe.preset,
         "variant": asdict(network.variant),
@@ -164,6 +168,8 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
                 tuple(document["normalization"]["mean"]), tuple(document["normalization"]["std"])
             ),
             image_size=int(document["image_size"]),
+            # Files of earlier versions have none; those versions applied this one.
+            crop_part=float(document.get("crop_part", EVAL_CROP_PART)),
             metrics=dict(document["metrics"]),
             metadata={str(key): str(value) for key, value in document["provenance"].items()},
         )

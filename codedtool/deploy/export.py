@@ -123,6 +123,7 @@ def export_run(
         kind=kind,
         normalization=run.normalization,
         image_size=run.recipe.eval_size,
+        crop_part=run.crop_part,
         class_names=run.classes,
         metadata=run.metadata() | {"run": run.name, "checkpoint": run.checkpoints.index()[checkpoint]},
         force=force,
@@ -163,6 +164,7 @@ def export_classifier(
         kind=kind,
         normalization=found.normalization,
         image_size=found.image_size,
+        crop_part=found.crop_part,
         class_names=(found.class_name,),
         metadata=found.metadata | {"threshold": repr(found.threshold)},
         force=force,
@@ -177,6 +179,7 @@ def export_network(
     kind: Kind,
     normalization: Normalization,
     image_size: int,
+    crop_part: float,
     class_names: Sequence[str],
     metadata: Mapping[str, str],
     force: bool = False,
@@ -191,6 +194,7 @@ def export_network(
         kind: "onnx", or "torch" for `torch.export.load`.
         normalization: mean and standard deviation of the network's images; becomes part of the exported network.
         image_size: side of the images in pixels.
+        crop_part: part of the shorter side that is kept of an image of another size.
         class_names: names of the K logits.
         metadata: texts to keep in the file; those of `describe` are added.
         force: whether an existing file may be overwritten.
@@ -210,7 +214,9 @@ def export_network(
     network = copy.deepcopy(network).cpu().eval()
     if kind == "onnx":
         _check_onnx(network)
-    document = dict(metadata) | describe(network, normalization, image_size=image_size, class_names=class_names)
+    document = dict(metadata) | describe(
+        network, normalization, image_size=image_size, crop_part=crop_part, class_names=class_names
+    )
     progress(f"exporting ({kind})", 0, None)
     with torch.no_grad(), _quietly():
         program = _trace(Deployed(network, normalization), image_size)
@@ -232,14 +238,26 @@ def output_names(network: CodedNetwork) -> tuple[str, ...]:
 
 
 def describe(
-    network: CodedNetwork, normalization: Normalization, *, image_size: int, class_names: Sequence[str]
+    network: CodedNetwork,
+    normalization: Normalization,
+    *,
+    image_size: int,
+    crop_part: float,
+    class_names: Sequence[str],
 ) -> dict[str, str]:
-    """The metadata that users of the file need, as text: version, class names, input and outputs. Lists are JSON."""
+    """The metadata that users of the file need, as text: version, class names, input and outputs. Lists are JSON.
+
+    ``preprocessing`` says how an image of another size becomes the network's input: it is resized (bicubic) until its
+    shorter side has this length, and the centre is cropped.
+    """
     return {
         "codedtool": __version__,
         "classes": json.dumps(list(class_names)),
         "input": f"images: float32 (B, 3, {image_size}, {image_size}), RGB scaled to 0..1, not normalized",
         "image_size": str(image_size),
+        "preprocessing": json.dumps(
+            {"resize_shorter_side": int(image_size / crop_part), "interpolation": "bicubic", "centre_crop": image_size}
+        ),
         "normalization": json.dumps(
             {"mean": list(normalization.mean), "std": list(normalization.std), "built_in": True}
         ),

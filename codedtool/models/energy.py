@@ -94,6 +94,21 @@ def nearest_codeword(energies_BN: torch.Tensor, scheme_KN: torch.Tensor) -> torc
     return (energies_BN @ scheme_KN.to(energies_BN.dtype).T).argmax(dim=1)
 
 
+def codeword_distance(energies_BN: torch.Tensor, codewords_BN: torch.Tensor) -> torch.Tensor:
+    """Squared distance of a block's energies to a codeword, over N_act: (B,), 0 for the codeword itself.
+
+    The energies are scaled to sum N_act, as for the early decoder (section 4.4).
+
+    Args:
+        energies_BN: (B, N) floats of at least 0.
+        codewords_BN: (B, N) of 0 and 1, every row with N_act ones.
+    """
+    codewords_BN = codewords_BN.to(energies_BN.dtype)
+    act_B1 = codewords_BN.sum(1, keepdim=True)
+    scaled_BN = energies_BN * (act_B1 / energies_BN.sum(1, keepdim=True).clamp_min(1e-12))
+    return (scaled_BN - codewords_BN).square().sum(1) / act_B1[:, 0]
+
+
 def normalized_sum(
     h_BDHW: torch.Tensor,
     weight_CD: torch.Tensor,

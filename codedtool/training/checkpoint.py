@@ -5,7 +5,8 @@
         e0003s000040/       epoch 3, step 40; written under a temporary name, flushed, renamed
             weights.safetensors   the network to use (the moving average, if the recipe keeps one)
             state.pt              optimizer, moving average, counters, metrics: builtins and tensors only
-            manifest.json         size and SHA-256 of the two
+            evidence.json         statistics for predictions (`codedtool.training.evidence`), after a whole epoch
+            manifest.json         size and SHA-256 of the files
 
 A kill before the index is replaced leaves the old index, and folders that it does not name; the next save removes them.
 """
@@ -85,6 +86,7 @@ class CheckpointStore:
         *,
         metadata: Mapping[str, str],
         best: bool,
+        attached: Mapping[str, bytes] | None = None,
     ) -> None:
         """Save a checkpoint as the last one; the one before becomes the previous, and older ones are removed.
 
@@ -94,13 +96,14 @@ class CheckpointStore:
             state: nested dicts and lists of int, float, str, bool, None and tensors.
             metadata: text stored with the weights.
             best: make it the best checkpoint too.
+            attached: further files of the folder, by name.
 
         Raises:
             InputError: the write failed, for example because the disk is full; earlier checkpoints are unchanged.
         """
         index = self.index()
         if index.get("last") != name:
-            self._write_folder(name, weights, state, metadata)
+            self._write_folder(name, weights, state, metadata, attached or {})
             if "last" in index:
                 index["previous"] = index["last"]
             index["last"] = name
@@ -137,6 +140,13 @@ class CheckpointStore:
             ) from None
         return Checkpoint(name=index[which], weights=weights, metadata=with_metadata, state=state)
 
+    def attached(self, name: str, file: str) -> bytes | None:
+        """The content of a further file of checkpoint ``name`` (see `save`); None if it has none, or a damaged one."""
+        try:
+            return self._read(name, (file,))[file]
+        except (_DamagedError, InputError, OSError, KeyError):
+            return None
+
     def rewind(self, which: Which) -> None:
         """Make ``which`` the last checkpoint and drop the later ones; their folders stay until the next save."""
         index = self.index()
@@ -147,7 +157,12 @@ class CheckpointStore:
         write_atomically(self.folder / _INDEX, (json.dumps({**kept, "last": chosen}, indent=2) + "\n").encode())
 
     def _write_folder(
-        self, name: str, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], metadata: Mapping[str, str]
+        self,
+        name: str,
+        weights: Mapping[str, torch.Tensor],
+        state: Mapping[str, Any],
+        metadata: Mapping[str, str],
+        attached: Mapping[str, bytes],
     ) -> None:
         temporary = self.folder / f".{name}.tmp"
         target = self.folder / name
@@ -161,6 +176,7 @@ class CheckpointStore:
             content = {
                 _WEIGHTS: safetensors.torch.save(tensors, metadata=dict(metadata)),
                 _STATE: buffer.getvalue(),
+                **attached,
             }
             manifest = {
                 "format": _FORMAT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ def estimate_statistics(
     count = min(_STATISTICS_IMAGES, len(split))
     # Batches of one size, because all of them count the same in the mean.
     count -= count % size if count > size else 0
-    chosen = _chosen(split, np.random.default_rng(recipe.seed).permutation(len(split))[:count])
+    chosen = split.taking(np.random.default_rng(recipe.seed).permutation(len(split))[:count])
     network.eval()
     norms = [
         module
@@ -330,13 +330,6 @@ def _behind(name: str, first: int) -> bool:
         number = int(parts[1])
         return number > first or (number == first and parts[2] == "expand_bn")
     return parts[0] == "last"
-
-
-def _chosen(split: Split, numbers: np.ndarray[Any, Any]) -> Split:
-    images = split.images
-    if isinstance(images, np.ndarray):
-        return replace(split, images=images[numbers], targets=split.targets[numbers])
-    return replace(split, images=tuple(images[number] for number in numbers), targets=split.targets[numbers])
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

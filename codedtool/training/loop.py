@@ -20,7 +20,8 @@ from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
 from codedtool.training.board import Board
 from codedtool.training.drop import drop_key, drop_mask
-from codedtool.training.evaluation import evaluate
+from codedtool.training.evaluation import collect_evidence
+from codedtool.training.evidence import EVIDENCE_FILE, Evidence
 from codedtool.training.optimizer import build_average, build_optimizer
 from codedtool.training.run import Run
 from codedtool.training.runtime import Runtime
@@ -111,12 +112,13 @@ class Trainer:
             seconds = time.monotonic() - start
             train = self._totals.means(self.runtime.sum(self._totals.sums))
             average_statistics(self.network, self.runtime)
-            val = evaluate(
+            val, evidence = collect_evidence(
                 self.evaluated,
                 self.data.val,
                 self.run.normalization,
                 self.recipe,
                 self.runtime,
+                crop_part=self.run.crop_part,
                 progress=self.progress,
             )
             row = {
@@ -131,7 +133,7 @@ class Trainer:
             self.best_accuracy = max(self.best_accuracy, val["accuracy"])
             self.epoch, self.step = self.epoch + 1, 0
             self._totals = self._new_totals()
-            self.save(best=best)
+            self.save(best=best, evidence=evidence)
             if self.runtime.is_main:
                 self.run.write_metrics(self.history)
             if board is not None:
@@ -162,11 +164,12 @@ class Trainer:
         assert isinstance(self.average.module, CodedNetwork)
         return self.average.module
 
-    def save(self, *, best: bool = False) -> None:
+    def save(self, *, best: bool = False, evidence: Evidence | None = None) -> None:
         """Save a checkpoint of the current state; every rank must call it.
 
         Args:
             best: make it the best checkpoint too.
+            evidence: statistics for predictions, if the state was just evaluated.
 
         Raises:
             DivergedError: the weights are not finite; nothing is written.
@@ -192,7 +195,15 @@ class Trainer:
                 state["network"] = self.network.state_dict()
                 state["average"] = int(self.average.n_averaged)
             name = f"e{self.epoch:04d}s{self.step:06d}"
-            self.run.checkpoints.save(name, self.evaluated.state_dict(), state, metadata=self.run.metadata(), best=best)
+            attached = {} if evidence is None else {EVIDENCE_FILE: evidence.to_bytes()}
+            self.run.checkpoints.save(
+                name,
+                self.evaluated.state_dict(),
+                state,
+                metadata=self.run.metadata(),
+                best=best,
+                attached=attached,
+            )
         self._last_save = time.monotonic()
 
     def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any]) -> None:

@@ -343,13 +343,18 @@ def recipe_for(data: str, name: str | None = None, *, side: int | None = None) -
     name = name or _RECIPE_OF[kind]
     check_key(name, RECIPES, what="`recipe`")
     recipe = dataclasses.replace(RECIPES[name], data=data)
-    side = side or _SIDES.get(kind)
+    side = side or side_of(data)
     if side is None or recipe.random_resized_crop:
         return recipe
     size = min(_SIZES, key=lambda size: abs(math.log(side / size)))
     # An eighth of the side, as the paper pads CIFAR's 32 pixels with 4. Made-up images are not varied.
     varied = recipe.crop_padding and not (kind == "synthetic" and name == "digits")
     return dataclasses.replace(recipe, train_size=size, eval_size=size, crop_padding=size // 8 if varied else 0)
+
+
+def side_of(data: str) -> int | None:
+    """Side in pixels of the images of a data set whose images all have one size by its name; None for a folder."""
+    return _SIDES.get(data.partition(":")[0])
 
 
 def recipe_of_folder(num_images: int, side: int) -> tuple[str, str]:

@@ -27,13 +27,14 @@ import torch
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
+from codedtool.data.augmentation import EVAL_CROP_PART
 from codedtool.errors import InputError
 from codedtool.files import write_atomically
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.variant import Variant
 from codedtool.training.checkpoint import CheckpointStore, Which
-from codedtool.training.recipe import Recipe, recipe_for
+from codedtool.training.recipe import Recipe, recipe_for, side_of
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -53,6 +54,8 @@ class Run:
         normalization: normalization of the training images.
         adjusted: recipe values that were asked for and then fitted to the data set or the memory, by key.
         split_sha256: `ImageData.split_sha256` of the data set.
+        crop_part: part of the shorter side that is kept of an image that does not have the evaluation size (see
+            `codedtool.data.choose_crop_part`), in every evaluation and prediction of the run.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class Run:
     normalization: Normalization
     adjusted: Mapping[str, Any] = field(default_factory=dict)
     split_sha256: str = ""
+    crop_part: float = EVAL_CROP_PART
 
     @classmethod
     def create(
@@ -76,6 +80,7 @@ class Run:
         provenance: Mapping[str, Any] | None = None,
         adjusted: Mapping[str, Any] | None = None,
         split_sha256: str = "",
+        crop_part: float | None = None,
     ) -> Run:
         """Make the directory of a new run, whole or not at all, and let `latest` name it.
 
@@ -85,6 +90,7 @@ class Run:
             folder: folder of all runs.
             provenance: plain JSON types to be stored in config.json (command, versions).
             adjusted, split_sha256: as the attributes.
+            crop_part: as the attribute; None: `usual_crop_part`.
 
         Raises:
             InputError: the name is taken or cannot be a folder's name, or writing failed.
@@ -95,6 +101,7 @@ class Run:
             raise InputError(f"`run_name` {name!r} must be the name of one folder, and not {_LATEST!r}")
         if target.exists():
             raise InputError(f"{target} exists already: continue it with `resume`, or give another `run_name`")
+        crop_part = usual_crop_part(recipe) if crop_part is None else crop_part
         document = {
             "format": _FORMAT,
             "recipe": recipe.to_json(),
@@ -102,6 +109,7 @@ class Run:
                 stage: {"file": f"schemes/{stage}.npy", "sha256": scheme.sha256} for stage, scheme in schemes.items()
             },
             "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
+            "crop_part": crop_part,
             **({"adjusted": dict(adjusted)} if adjusted else {}),
             **({"split_sha256": split_sha256} if split_sha256 else {}),
             **(provenance or {}),
@@ -117,7 +125,8 @@ class Run:
             raise InputError(f"cannot begin the run {target}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        run = cls(target, recipe, dict(schemes), tuple(classes), normalization, dict(adjusted or {}), split_sha256)
+        about = (normalization, dict(adjusted or {}), split_sha256, crop_part)
+        run = cls(target, recipe, dict(schemes), tuple(classes), *about)
         run.make_latest()
         return run
 
@@ -161,7 +170,8 @@ class Run:
             normalization = Normalization(
                 mean=tuple(document["normalization"]["mean"]), std=tuple(document["normalization"]["std"])
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            crop_part = _checked_part(document.get("crop_part", usual_crop_part(recipe)))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"{directory}/config.json describes no run: {error!r} is missing or wrong") from None
         schemes = {}
         for stage, (file, sha256) in entries.items():
@@ -179,6 +189,7 @@ class Run:
             normalization,
             document.get("adjusted", {}),
             document.get("split_sha256", ""),
+            crop_part,
         )
 
     @property
@@ -276,6 +287,22 @@ class Run:
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_atomically(self.path / "metrics.csv", buffer.getvalue().encode())
         write_atomically(self.path / "metrics.jsonl", lines.encode())
+
+
+def usual_crop_part(recipe: Recipe) -> float:
+    """The ``crop_part`` of a run that has none stored, as runs of earlier versions have not.
+
+    It is 1 where the data set is one whose images have the evaluation size by its name, such as cifar10 at 32 pixels:
+    such a run was evaluated on whole images. It is 224 / 256 for folders, which were evaluated so unless all their
+    images had the evaluation size.
+    """
+    return 1.0 if side_of(recipe.data) == recipe.eval_size else EVAL_CROP_PART
+
+
+def _checked_part(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f"crop_part {value!r}")
+    return float(value)
 
 
 def latest_name(folder: Path) -> str | None:

@@ -23,6 +23,8 @@ from codedtool.models.network import CodedNetwork
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.training.checkpoint import Which
 from codedtool.training.devices import opened_runtime
+from codedtool.training.evaluation import collect_evidence
+from codedtool.training.evidence import EVIDENCE_FILE, Evidence, parse_evidence
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import Run
 from codedtool.training.run_data import check_same_classes, load_run_data
@@ -84,6 +86,24 @@ class Subject:
         """
         return self.once("outputs", lambda: collect_outputs(self, self.data.val, progress=progress))
 
+    def evidence(self) -> Evidence | None:
+        """The statistics for predictions that the training stored with the checkpoint; None if it has none.
+
+        A run of an earlier version has none, nor has a checkpoint that was saved within an epoch, nor images of another
+        size than the run's.
+        """
+        content = self.run.checkpoints.attached(self.checkpoint, EVIDENCE_FILE)
+        return parse_evidence(content, self.network, self.recipe.eval_size)
+
+    def measure_evidence(self, progress: Progress = silent) -> Evidence:
+        """The statistics for predictions, measured on the validation images of `data`."""
+        normalization, recipe, runtime = self.run.normalization, self.recipe, self.runtime
+        part = self.run.crop_part
+        _, found = collect_evidence(
+            self.network, self.data.val, normalization, recipe, runtime, crop_part=part, progress=progress
+        )
+        return found
+
     def binary_classifier(self, class_index: int) -> CodedNetwork:
         """The binary classifier of a class (0..K-1). It is extracted once and shared by all analyses."""
         return self.once(f"classifier {class_index}", lambda: extract_binary_classifier(self.network, class_index))
@@ -132,6 +152,7 @@ class Subject:
         batches = eval_batches(
             split,
             size=self.recipe.eval_size,
+            crop_part=self.run.crop_part,
             batch_size=batch_size or min(self.recipe.batch_size, self.recipe.images_at_once),
             num_workers=self.runtime.num_workers,
             pin_memory=self.runtime.pin_memory,

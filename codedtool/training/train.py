@@ -14,7 +14,7 @@ import numpy as np
 
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
-from codedtool.data import ImageData, check_num_classes
+from codedtool.data import ImageData, check_num_classes, choose_crop_part
 from codedtool.errors import InputError
 from codedtool.training.checkpoint import Checkpoint, Which
 from codedtool.training.devices import device_kind, launch, needs_launch, opened_runtime
@@ -148,6 +148,7 @@ def train(
                 provenance=provenance,
                 adjusted={key: old for key, (old, _) in asked.differences(recipe, only_result=True).items()},
                 split_sha256=data.split_sha256,
+                crop_part=choose_crop_part(data.val, recipe.eval_size),
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:

@@ -16,6 +16,7 @@ MODULES = {
     "codedtool.analysis.decoding": ("ExitRule.parse", "margins"),
     "codedtool.analysis.selective": ("risk_coverage",),
     "codedtool.analysis.sweep": ("parse_vary",),
+    "codedtool.training.evidence": ("Evidence.confidence", "shared_thresholds"),
     "codedtool.training.subject": ("class_index",),
 }
 

@@ -55,6 +55,7 @@ def test_old_figures_are_the_trainings_bit_for_bit(subject: Subject, result: Eva
         subject.run.normalization,
         subject.recipe,
         subject.runtime,
+        crop_part=subject.run.crop_part,
         progress=silent,
     )
     assert {key: getattr(result, key) for key in means} == means

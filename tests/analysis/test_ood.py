@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codedtool.analysis.ood import OodResult, codeword_distance, detect, ood, scores_of
+from codedtool.analysis.ood import OodResult, detect, ood, scores_of
 from codedtool.errors import InputError
+from codedtool.models.energy import codeword_distance
 from codedtool.training.subject import NotApplicableError, Subject
 from tests.subjects import noisy_data, settle, tiny_coded, tiny_plain, tiny_subjects
 

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 
 from codedtool.cli import app
 from codedtool.data import load_dataset
+from codedtool.training.evidence import Evidence
 from codedtool.training.run import Run
 from tests.paths import SCHEMES
 from tests.runs import copy_of
@@ -214,15 +216,72 @@ def test_predictions_agree_with_the_tables(house: House) -> None:
     assert [entry["image"] for entry in house.predicted] == [f"digit{digit}.png" for digit in range(10)]
     right = sum(entry["class_name"] == str(digit) for digit, entry in enumerate(house.predicted))
     assert right >= 5
-    agreement = {row["agreeing"]: row["accuracy"] for row in house.decoded["agreement"]}
+    rows = [
+        (row["num_images"], round(row["num_images"] * (row["accuracy"] or 0))) for row in house.decoded["agreement"]
+    ]
+    # The table's rows are the counts; the confidence is their estimate, which does not trust rows of few images.
+    confidences = Evidence(8, 10, tuple(rows), {}).confidence()
     table = {"s2": np.load(SCHEMES / "c10_5of10.npy"), "s3": np.load(SCHEMES / "c10_3of10.npy")}
     for entry in house.predicted:
-        assert entry["confidence"] == agreement[entry["agreeing"]]
+        expected = confidences[entry["agreeing"]]
+        assert (entry["confidence"], entry["confidence_images"]) == (expected.value, expected.num_images)
+        assert isinstance(entry["unlike"], list)
         assert entry["agreeing"] == sum(part["decoder"] == entry["class_name"] for part in entry["path"])
         for part in entry["path"]:
             codeword = table[part["block"][:2]][int(entry["class_name"])]
             assert part["codeword"] == "".join(map(str, codeword))
             assert part["fired"] == "".join(str(int(value >= 0.5)) for value in part["energies"])
+
+
+def test_a_sample_of_the_run_s_data_is_predicted_without_a_file(house: House) -> None:
+    on_coded = ("--run", "coded", "--quiet")
+    printed = done(house.path, "predict", "--sample", "3", *on_coded)
+    assert printed.count("digits, validation image ") == 3
+    assert printed == done(house.path, "predict", "--sample", "3", *on_coded)
+    assert printed != done(house.path, "predict", "--sample", "3", "--seed", "1", *on_coded)
+    assert (
+        len(re.findall(r"confidence \d+\.\d% \(\d of 4 early decoders agree; \d+ validation images?\)", printed)) == 3
+    )
+    assert "confidence 100.0%" not in printed
+    assert len(re.findall(r"\(\d of 5 own subNNs fired, \d of 5 others\)", printed)) == 6
+    for arguments in ((), ("--sample", "2", "digit3.png")):
+        assert "give either" in refused(house.path, "predict", *arguments, *on_coded)
+    assert "leave --run, --sample" in refused(house.path, "predict", "--sample", "2", "--bc", "3.safetensors")
+
+
+def test_a_run_away_from_its_data_or_on_a_mount_that_is_read_only_predicts(house: House, tmp_path: Path) -> None:
+    """The evidence of the training is stored with the checkpoint; without it, the prediction says what it lacks."""
+    shutil.copytree(house.coded, tmp_path / "runs" / "moved")
+    config = tmp_path / "runs" / "moved" / "config.json"
+    document = json.loads(config.read_text())
+    document["recipe"]["data"] = f"folder:{tmp_path / 'gone'}"
+    config.write_text(json.dumps(document))
+    image = str(house.path / "digit3.png")
+    analysis = tmp_path / "runs" / "moved" / "analysis"
+    with_decode = done(tmp_path, "predict", image, "--run", "moved", "--quiet")
+    assert "validation images)" in with_decode
+    shutil.rmtree(analysis)
+    assert done(tmp_path, "predict", image, "--run", "moved", "--quiet") == with_decode
+    assert not analysis.exists(), "nothing was measured or written"
+    # A run of an earlier version has no evidence.
+    for path in config.parent.glob("checkpoints/e*"):
+        manifest = json.loads((path / "manifest.json").read_text())
+        del manifest["files"]["evidence.json"]
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        (path / "evidence.json").unlink()
+    finished = run(tmp_path, "predict", image, "--run", "moved", "--quiet")
+    assert finished.exit_code == 0
+    assert "of 4 early decoders agree); softmax" in finished.stdout
+    assert "no confidence: folder:" in finished.stderr
+    assert "gone" in refused(tmp_path, "predict", image, "--run", "moved", "--data", f"folder:{tmp_path / 'gone'}")
+    # Measured once where the data set is there; a folder that cannot be written does not matter.
+    analysis.write_text("in the way")
+    again = done(tmp_path, "predict", image, "--run", "moved", "--data", "digits", "--quiet")
+    assert again == with_decode
+    analysis.unlink()
+    assert done(tmp_path, "predict", image, "--run", "moved", "--data", "digits", "--quiet") == with_decode
+    assert [path.name for path in analysis.iterdir()] == ["evidence.json"]
+    assert done(tmp_path, "predict", image, "--run", "moved", "--quiet") == with_decode
 
 
 def test_a_binary_classifier_s_file_predicts_without_the_run(house: House, tmp_path: Path) -> None:

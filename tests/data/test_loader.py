@@ -23,6 +23,7 @@ from codedtool.data import (
     Augmentation,
     Batch,
     Split,
+    choose_crop_part,
     eval_batches,
     load_dataset,
     normalize,
@@ -271,12 +272,28 @@ def test_batch_sizes_that_make_no_batch_are_refused(split: Split, changes: dict[
 
 def test_images_in_memory_are_resized_where_another_size_is_asked_for() -> None:
     data = load_dataset("digits")
-    batch = next(eval_batches(data.val, size=16, batch_size=3))
-    literal = centre_crop(Image.fromarray(data.val.images[0]), 16, part=0.875)
-    assert np.array_equal(batch.images[0].permute(1, 2, 0), np.asarray(literal))
+    for part in (0.875, 1.0):
+        batch = next(eval_batches(data.val, size=16, batch_size=3, crop_part=part))
+        literal = centre_crop(Image.fromarray(data.val.images[0]), 16, part=part)
+        assert np.array_equal(batch.images[0].permute(1, 2, 0), np.asarray(literal))
     varied = next(train_batches(data.train, Augmentation(normalization=CIFAR), size=16, batch_size=3, seed=0, epoch=0))
     whole = Image.fromarray(data.train.images[int(varied.indices[0])]).resize((16, 16), Image.Resampling.BICUBIC)
     assert np.array_equal(varied.images[0].permute(1, 2, 0), np.asarray(whole))
+
+
+def test_images_that_have_the_evaluation_size_are_evaluated_whole_in_any_size(tmp_path: Path) -> None:
+    digits = load_dataset("digits").val
+    assert [choose_crop_part(digits, size) for size in (8, 16)] == [1.0, 0.875]
+    oblong = Split(np.zeros((2, 8, 16, 3), np.uint8), np.zeros(2, np.int64))
+    assert choose_crop_part(oblong, 8) == 0.875
+    files = []
+    for number, side in enumerate((16, 16, 16, 20)):
+        files.append(str(tmp_path / f"{number}.png"))
+        Image.new("RGB", (side, side)).save(files[-1])
+    files.append(str(tmp_path / "broken.png"))
+    (tmp_path / "broken.png").write_bytes(b"")
+    for chosen, part in ((files, 1.0), (files[2:], 1.0), (files[3:], 0.875), (files[4:], 0.875)):
+        assert choose_crop_part(Split(tuple(chosen), np.zeros(len(chosen), np.int64)), 16) == part
 
 
 def test_balanced_batches_draw_every_class_equally_often_and_vary_repeated_images_anew() -> None:

@@ -82,6 +82,15 @@ def test_a_file_gives_the_same_logits_in_a_fresh_process(
     assert document["metadata"]["checkpoint"] == subject.checkpoint
 
 
+def test_the_run_s_preprocessing_goes_with_the_classifier(saved: Path) -> None:
+    assert load_binary_classifier(saved).crop_part == 1.0, "digits of 8x8 pixels are evaluated whole"
+    description = saved.with_suffix(".json")
+    document = json.loads(description.read_text())
+    del document["crop_part"]
+    description.write_text(json.dumps(document))
+    assert load_binary_classifier(saved).crop_part == 0.875, "that of the versions that stored none"
+
+
 def test_neither_file_holds_a_pickle(saved: Path) -> None:
     weights = saved.read_bytes()
     length = int.from_bytes(weights[:8], "little")

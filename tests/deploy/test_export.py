@@ -87,6 +87,7 @@ def exported(network: CodedNetwork, path: Path, kind: Kind, **changes: Any) -> E
     values: dict[str, Any] = {
         "normalization": NORMALIZATION,
         "image_size": SIZE,
+        "crop_part": 0.875,
         "class_names": CLASSES[: network.num_classes],
         "metadata": {"preset": "tiny"},
     }
@@ -142,6 +143,11 @@ def test_a_coded_network_says_the_same_elsewhere(tmp_path: Path, kind: Kind) -> 
         "mean": list(NORMALIZATION.mean),
         "std": list(NORMALIZATION.std),
         "built_in": True,
+    }
+    assert json.loads(metadata["preprocessing"]) == {
+        "resize_shorter_side": int(SIZE / 0.875),
+        "interpolation": "bicubic",
+        "centre_crop": SIZE,
     }
     # Nothing of the machine that exported it.
     assert str(ROOT).encode() not in path.read_bytes()

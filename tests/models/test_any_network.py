@@ -100,6 +100,7 @@ def check_export(network: CodedNetwork, path: Path) -> None:
         kind="torch",
         normalization=Normalization((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)),
         image_size=16,
+        crop_part=1.0,
         class_names=[str(k) for k in range(network.num_classes)],
         metadata={},
         force=True,

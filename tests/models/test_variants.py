@@ -222,6 +222,7 @@ def test_a_concatenated_classifier_exports(tmp_path: Path) -> None:
         kind="torch",
         normalization=NORMALIZATION,
         image_size=8,
+        crop_part=1.0,
         class_names=("e",),
         metadata={},
     )
