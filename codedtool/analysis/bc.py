@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codedtool.analysis.classifier_metrics import ClassifiersResult, evaluate_classifiers
+from codedtool.analysis.classifier_metrics import ClassifierMetrics, ClassifiersResult, evaluate_classifiers
 from codedtool.analysis.cost import CostResult, cost
 from codedtool.analysis.result import Result, Rows, Table
 from codedtool.budget import Progress, silent
@@ -82,7 +83,7 @@ def bc(
         class_name: name or number of a class. "all" means every class, unless a class has this name.
         out: file for one class's classifier (.safetensors); None: RUN/bc/CLASS.safetensors. A .json is written beside
             it.
-        force: whether an existing file may be overwritten.
+        force: whether an existing file may be overwritten, and a classifier written that recognises nothing.
         plain: a plain run with the same classes, as a baseline.
         ood: a data set of other classes. Its validation images are the out-of-distribution negatives.
         seed: seed of the negatives that are drawn if there are 100 or more classes.
@@ -93,8 +94,8 @@ def bc(
 
     Raises:
         NotApplicableError: the run has no coded block.
-        InputError: there is no such class, ``out`` was given for all classes or exists, or `evaluate_classifiers`
-            refuses an input.
+        InputError: there is no such class, ``out`` was given for all classes or exists, the classifier recognises
+            nothing and ``force`` is off, or `evaluate_classifiers` refuses an input.
     """
     subject.require_coded("a binary classifier")
     if class_name == "all" and "all" not in subject.classes:
@@ -112,8 +113,24 @@ def bc(
     one = evaluate_classifiers(subject, [index], plain=plain, ood=ood, seed=seed, progress=progress)
     costs = cost(subject, class_name=name, progress=progress)
     mine = one.classifiers[0]
+    if mine.val.precision == mine.val.recall == 0:
+        _refuse_useless(name, mine, force=force)
     save_binary_classifier(subject, index, target, threshold=mine.threshold, metrics=mine.row(), force=force)
     return BcResult(one, costs, name, target)
+
+
+def _refuse_useless(name: str, metrics: ClassifierMetrics, *, force: bool) -> None:
+    """Warn of a classifier that accepts no validation image of its class; raise InputError unless ``force`` is on."""
+    found = (
+        f"the binary classifier of {name!r} recognises nothing: it accepts none of the {metrics.val.num_positives} "
+        "validation images of its class (precision 0, recall 0)"
+    )
+    if not force:
+        raise InputError(
+            f"{found}; it was not written. Train longer or on more images (codedtool eval shows the accuracy on every "
+            "class), or set `force` to write it"
+        )
+    warnings.warn(found, stacklevel=3)
 
 
 def file_name(class_name: str) -> str:

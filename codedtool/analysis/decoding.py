@@ -420,6 +420,6 @@ def measure_evidence(subject: Subject, progress: Progress = silent) -> Evidence:
     """
     found = subject.measure_evidence(progress)
     # If it cannot be written, the next prediction measures again.
-    with suppress(InputError):
+    with suppress(InputError, OSError):
         write_json(artifact_path(subject.run, EVIDENCE_FILE), found.to_json() | {"checkpoint": subject.checkpoint})
     return found

@@ -25,7 +25,7 @@ EVIDENCE_FILE = "evidence.json"
 # Share of the validation images that may count as unlike the training images.
 UNLIKE_SHARE = 0.05
 
-# Weight of the prior of `Evidence.confidence`, in images: that of Jeffreys' prior of a share.
+# Weight of the prior of `Evidence.confidence`, in images: as in Jeffreys' prior of a share.
 _PRIOR_IMAGES = 1.0
 
 _FORMAT = 1
@@ -68,18 +68,19 @@ class Evidence:
         With n_a validation images where a decoders agree, and r_a right answers among them, the share of right answers
         is estimated as
 
-            p_a = (r_a + w m_a) / (n_a + w)  with  m_a = 1/K + (1/2 - 1/K) a/L  and  w = 1.
+            p_a = (r_a + w m_a) / (n_a + w)  with  m_a = 1/K + (A - 1/K) a/L  and  w = 1,
 
-        It is the posterior mean under a beta prior with the weight of w images, so a few images never give 0% or 100%.
-        For a = L it is Jeffreys' prior, which knows nothing (mean 1/2). Where fewer decoders agree the prior mean falls
-        to 1/K, the accuracy of guessing. Then isotonic regression with weights n_a + w makes the p_a rise with a. It
-        pools neighbouring a that contradict the order; the result is the most likely non-decreasing sequence
-        (Robertson, Wright & Dykstra, 1988). A confidence rests on the images of all a that were pooled with it.
+        where A = (sum r_a + 1/2) / (sum n_a + 1) is the accuracy of all answers. It is the posterior mean under a beta
+        prior with the weight of one image, like Jeffreys' prior, so a few images never give 0% or 100%. The prior mean
+        of an answer that no decoder supports is 1/K, the accuracy of guessing; it rises to A for one that all support.
+        Then isotonic regression with weights n_a + w makes the p_a rise with a. It pools neighbouring a that contradict
+        the order; the result is the most likely non-decreasing sequence (Robertson, Wright & Dykstra, 1988). A
+        confidence rests on the images of all a that were pooled with it.
 
         Example:
             >>> found = Evidence(8, 10, ((0, 0), (2, 0), (3, 3), (60, 57)), {}).confidence()
             >>> [(round(one.value, 2), one.num_images) for one in found]
-            [(0.1, 0), (0.1, 2), (0.84, 3), (0.94, 60)]
+            [(0.1, 0), (0.12, 2), (0.91, 3), (0.95, 60)]
         """
         if not self.agreement:
             return ()
@@ -87,7 +88,8 @@ class Evidence:
 
         num_a, right_a = np.array(self.agreement, dtype=np.float64).T
         chance = 1 / self.num_classes
-        prior_a = np.linspace(chance, 0.5, len(num_a))
+        accuracy = (right_a.sum() + 0.5) / (num_a.sum() + 1)
+        prior_a = np.linspace(chance, max(chance, accuracy), len(num_a))
         weight_a = num_a + _PRIOR_IMAGES
         share_a = (right_a + _PRIOR_IMAGES * prior_a) / weight_a
         value_a = IsotonicRegression().fit_transform(np.arange(len(num_a)), share_a, sample_weight=weight_a)

@@ -239,9 +239,8 @@ def test_a_sample_of_the_run_s_data_is_predicted_without_a_file(house: House) ->
     assert printed.count("digits, validation image ") == 3
     assert printed == done(house.path, "predict", "--sample", "3", *on_coded)
     assert printed != done(house.path, "predict", "--sample", "3", "--seed", "1", *on_coded)
-    assert (
-        len(re.findall(r"confidence \d+\.\d% \(\d of 4 early decoders agree; \d+ validation images?\)", printed)) == 3
-    )
+    confidence = r"confidence \d+\.\d% \(\d of 4 early decoders agree; \d+ validation images?\)"
+    assert len(re.findall(confidence, printed)) == 3
     assert "confidence 100.0%" not in printed
     assert len(re.findall(r"\(\d of 5 own subNNs fired, \d of 5 others\)", printed)) == 6
     for arguments in ((), ("--sample", "2", "digit3.png")):

@@ -36,7 +36,8 @@ def test_the_confidence_rises_with_agreement_and_is_never_certain(rows: list[tup
     assert all(0 < value < 1 for value in values)
     # The pooled rows together are as right as their images and the prior say.
     weight = sum(number + 1 for number, _ in rows)
-    prior = sum(np.linspace(1 / k, 0.5, len(rows)))
+    accuracy = (sum(right for _, right in rows) + 0.5) / (weight - len(rows) + 1)
+    prior = sum(np.linspace(1 / k, max(1 / k, accuracy), len(rows)))
     mean = sum(value * (number + 1) for value, (number, _) in zip(values, rows, strict=True)) / weight
     assert mean == pytest.approx((sum(right for _, right in rows) + prior) / weight)
     for one, (number, _) in zip(found, rows, strict=True):
@@ -47,15 +48,15 @@ def test_a_row_without_images_does_not_borrow_its_neighbour_s() -> None:
     """The table of a good network on few images: nothing is known of answers that no decoder agrees with."""
     found = evidence((0, 0), (0, 0), (2, 2), (10, 10), (352, 347)).confidence()
     assert (found[0].value, found[0].num_images) == (pytest.approx(0.1), 0)
-    assert (found[1].value, found[1].num_images) == (pytest.approx(0.2), 0)
-    assert found[2].value < 0.8
+    assert (found[1].value, found[1].num_images) == (pytest.approx(0.32, abs=0.01), 0)
+    assert found[2].value < 0.9
     assert 0.9 < found[3].value <= found[4].value < 347.5 / 352
 
 
 def test_a_handful_of_images_gives_neither_0_nor_100_per_cent() -> None:
     found = evidence((0, 0), (2, 0), (3, 3), (80, 79)).confidence()
     assert 0.05 < found[1].value < 0.2
-    assert 0.5 < found[2].value < 0.9
+    assert 0.5 < found[2].value < 0.95
     # Rows that contradict the order are pooled, and rest on their images together.
     pooled = evidence((10, 9), (10, 5), (50, 49)).confidence()
     assert pooled[0] == pooled[1]
