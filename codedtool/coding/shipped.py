@@ -26,7 +26,12 @@ def shipped_names() -> tuple[str, ...]:
     >>> "c100_4of20" in shipped_names()
     True
     """
-    return tuple(sorted(path.stem for path in shipped_folder().glob("*.npy")))
+    return tuple(path.stem for path in scheme_files(shipped_folder()))
+
+
+def scheme_files(folder: Path) -> list[Path]:
+    """The ``.npy`` files in ``folder``, sorted, without hidden ones (``._name.npy`` of macOS), folders and pipes."""
+    return sorted(path for path in folder.glob("*.npy") if not path.name.startswith(".") and path.is_file())
 
 
 def shipped_path(name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from codedtool.budget import Progress, silent
 from codedtool.coding.scheme import CodingScheme, best_spread, record_path
-from codedtool.coding.shipped import scheme_path
+from codedtool.coding.shipped import scheme_files, scheme_path
 from codedtool.errors import CodedtoolError, InputError
 
 
@@ -78,7 +78,7 @@ def find_scheme_files(paths: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.glob("*.npy"))
+            inside = scheme_files(path)
             if not inside:
                 raise InputError(
                     f"{path} holds no .npy file: give the path of a scheme, or make one with `codedtool scheme`"

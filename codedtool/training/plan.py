@@ -279,12 +279,16 @@ def _look_at(data: str | None) -> tuple[list[str] | None, int | None]:
     if kind != "folder" or not path:
         return None, None
     from codedtool.data.folder import survey_folder
+    from codedtool.data.listing import list_classes
 
     root = Path(path).expanduser()
     root = root / "train" if (root / "train").is_dir() else root
     if not root.is_dir():
         raise InputError(f"`data` folder:{path}: there is no folder {root}")
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    try:
+        classes = list(list_classes(root))
+    except OSError as error:
+        raise InputError(f"`data` folder:{path}: cannot list {root} ({error.strerror or error})") from None
     if len(classes) < 2:
         raise InputError(f"`data` folder:{path}: {root} holds {len(classes)} folders; it needs one per class")
     survey = survey_folder(Path(path).expanduser())

@@ -14,7 +14,7 @@ import numpy as np
 
 from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
-from codedtool.coding.shipped import scheme_path, shipped_folder, shown_path
+from codedtool.coding.shipped import scheme_files, scheme_path, shipped_folder, shown_path
 from codedtool.errors import InputError
 from codedtool.models.families import Choice, choose_network, usual_size
 from codedtool.models.places import parse_place
@@ -221,7 +221,7 @@ def find_sibling(scheme: CodingScheme, path: Path, ratio: Fraction) -> tuple[Cod
         if _shape(other) == (scheme.num_classes, scheme.length, act):
             return other, named
     matches = []
-    for candidate in sorted(path.parent.glob("*.npy")):
+    for candidate in scheme_files(path.parent):
         try:
             other = CodingScheme.load(candidate)
         except InputError:

@@ -120,6 +120,7 @@ def train(
         if classes:
             data = data.in_order(classes)
         if runtime.is_main:
+            _tell_data(data, tell)
             _warn_of_data(recipe, data)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
@@ -226,6 +227,13 @@ def _check_same_precision(recipe: Recipe, runtime: Runtime) -> None:
 def _way_on(run: Run, key: str) -> str:
     """Say how to train a run for more epochs: the cosine schedule of the first training has ended."""
     return f" with its weights: `init` {run.name}" if key == "epochs" else ""
+
+
+def _tell_data(data: ImageData, tell: Callable[[str], None] | None) -> None:
+    """Say what is trained on, before it starts: files that were left out by mistake are seen here."""
+    if tell is not None:
+        for line in data.lines():
+            tell(line)
 
 
 def _warn_of_data(recipe: Recipe, data: ImageData) -> None:
