@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from codedtool.coding.result import SchemeResult
 from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.search import find_scheme
 from codedtool.errors import InputError
+from codedtool.files import expanded, is_dir, listed
 from codedtool.models.counts import count_kept_bytes, count_parameters, training_loss
 from codedtool.models.families import choose_network, default_acts, usual_size
 from codedtool.models.presets import build_network
@@ -280,14 +280,14 @@ def _look_at(data: str | None) -> tuple[list[str] | None, int | None]:
         return None, None
     from codedtool.data.folder import survey_folder
 
-    root = Path(path).expanduser()
-    root = root / "train" if (root / "train").is_dir() else root
-    if not root.is_dir():
+    root = expanded(path)
+    root = root / "train" if is_dir(root / "train") else root
+    if not is_dir(root):
         raise InputError(f"`data` folder:{path}: there is no folder {root}")
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    classes = sorted(entry.name for entry in listed(root) if is_dir(entry))
     if len(classes) < 2:
         raise InputError(f"`data` folder:{path}: {root} holds {len(classes)} folders; it needs one per class")
-    survey = survey_folder(Path(path).expanduser())
+    survey = survey_folder(expanded(path))
     return classes, None if survey is None else survey.num_images
 
 

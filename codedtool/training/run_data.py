@@ -9,6 +9,7 @@ from pathlib import Path
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, load_dataset
 from codedtool.errors import InputError
+from codedtool.files import expanded
 from codedtool.training.recipe import Recipe, recipe_for, recipe_of_folder
 from codedtool.training.run import Run
 from codedtool.training.runtime import Runtime
@@ -32,7 +33,7 @@ def find_recipe(data: str, name: str | None = None) -> tuple[Recipe, str]:
     if kind == "folder" and path:
         from codedtool.data.folder import survey_folder
 
-        survey = survey_folder(Path(path).expanduser())
+        survey = survey_folder(expanded(path))
     if survey is None:
         recipe = recipe_for(data, name)
         return recipe, f"recipe {recipe.recipe}: " + ("as asked for" if name else f"that of {kind}")
