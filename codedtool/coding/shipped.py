@@ -8,6 +8,7 @@ from pathlib import Path
 
 import codedtool
 from codedtool.errors import InputError
+from codedtool.files import files_ending, is_dir, is_file
 
 
 def shipped_folder() -> Path:
@@ -17,7 +18,7 @@ def shipped_folder() -> Path:
     """
     package = Path(codedtool.__file__).parent
     inside = package / "schemes"
-    return inside if inside.is_dir() else package.parent / "schemes"
+    return inside if is_dir(inside) else package.parent / "schemes"
 
 
 def shipped_names() -> tuple[str, ...]:
@@ -26,12 +27,7 @@ def shipped_names() -> tuple[str, ...]:
     >>> "c100_4of20" in shipped_names()
     True
     """
-    return tuple(path.stem for path in scheme_files(shipped_folder()))
-
-
-def scheme_files(folder: Path) -> list[Path]:
-    """The ``.npy`` files in ``folder``, sorted, without hidden ones (``._name.npy`` of macOS), folders and pipes."""
-    return sorted(path for path in folder.glob("*.npy") if not path.name.startswith(".") and path.is_file())
+    return tuple(path.stem for path in files_ending(shipped_folder(), ".npy"))
 
 
 def shipped_path(name: str) -> Path:
@@ -64,7 +60,7 @@ def scheme_path(name_or_path: str | os.PathLike[str]) -> Path:
     """
     path = Path(name_or_path)
     is_name = path.name == os.fspath(name_or_path) and path.suffix != ".npy"
-    return shipped_path(path.name) if is_name and not path.is_file() else path
+    return shipped_path(path.name) if is_name and not is_file(path) else path
 
 
 def shown_path(path: Path) -> str:

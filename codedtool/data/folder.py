@@ -29,6 +29,7 @@ from codedtool.data.listing import (
 )
 from codedtool.data.split import ImageData, Split
 from codedtool.errors import InputError
+from codedtool.files import absolute, is_dir
 
 IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -79,11 +80,11 @@ def load_folder(
     Raises:
         InputError: a missing folder, class lists that differ, a class without images, or an unreadable image.
     """
-    if not path.is_dir():
-        raise InputError(f"folder:{path}: no folder {path.absolute()}; {_LAYOUT}")
+    if not is_dir(path):
+        raise InputError(f"folder:{path}: no folder {absolute(path)}; {_LAYOUT}")
     digest = ""
-    if split > 0 and not val_only and not (path / "val").is_dir():
-        root = val_root = path / "train" if (path / "train").is_dir() else path
+    if split > 0 and not val_only and not is_dir(path / "val"):
+        root = val_root = path / "train" if is_dir(path / "train") else path
         found = _find(root, progress)
         classes, left_out = found.classes, found.left_out
         is_val = _chosen_for_validation(root, classes, found.targets, split, split_seed)
@@ -140,7 +141,7 @@ class FolderSurvey:
 
 def survey_folder(path: Path) -> FolderSurvey | None:
     """Count the training images of a folder and look at the sizes of some; None if there is no readable image."""
-    root = path / "train" if (path / "train").is_dir() else path
+    root = path / "train" if is_dir(path / "train") else path
     num_images = 0
     sample: list[str] = []
     with suppress(OSError):  # the loader will report it
@@ -201,8 +202,8 @@ def _decoding(path: str | Path, fix: str) -> Iterator[None]:
 
 def _find(folder: Path, progress: Progress) -> Listing:
     """List the images of one split's folder; every class has some."""
-    if not folder.is_dir():
-        raise InputError(f"folder:{folder.parent}: no folder {folder.absolute()}; {_LAYOUT}")
+    if not is_dir(folder):
+        raise InputError(f"folder:{folder.parent}: no folder {absolute(folder)}; {_LAYOUT}")
     progress(f"listing {folder}", 0, None)
     try:
         found = list_images(folder)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from codedtool.data.augmentation import Normalization
 from codedtool.errors import InputError
-from codedtool.text import decode_text, readable
+from codedtool.files import FileError, read_text
+from codedtool.text import readable
 
 # Images of each split whose pixels are part of the fingerprint.
 _NUM_HASHED = 256
@@ -142,9 +143,11 @@ def read_classes(path: Path) -> tuple[str, ...]:
         InputError: the file cannot be read, or is no such list.
     """
     try:
-        text = decode_text(path.read_bytes())
+        text = read_text(path)
         names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
-    except (OSError, ValueError) as error:
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as a list of class names ({error})") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: must hold a JSON list of class names")

@@ -13,6 +13,7 @@ from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, load_dataset
 from codedtool.data.split import Fingerprint
 from codedtool.errors import InputError
+from codedtool.files import absolute, expanded
 from codedtool.training.recipe import Recipe, recipe_for, recipe_of_folder
 from codedtool.training.run import Run
 from codedtool.training.runtime import Runtime
@@ -39,7 +40,7 @@ def find_recipe(data: str, name: str | None = None) -> tuple[Recipe, str]:
     if kind == "folder" and path:
         from codedtool.data.folder import survey_folder
 
-        survey = survey_folder(Path(path).expanduser())
+        survey = survey_folder(expanded(path))
     if survey is None:
         recipe = recipe_for(data, name)
         return recipe, f"recipe {recipe.recipe}: " + ("as asked for" if name else f"that of {kind}")
@@ -92,7 +93,7 @@ def describe_data(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     kind, _, path = recipe.data.partition(":")
     place = path if kind == "folder" else recipe.data_dir if kind in _IN_DATA_DIR else None
     return {
-        "path": None if place is None else str(Path(place).expanduser().absolute()),
+        "path": None if place is None else str(absolute(expanded(place))),
         "fingerprint": None if data.fingerprint is None else dataclasses.asdict(data.fingerprint),
     }
 
@@ -119,15 +120,15 @@ def _located(run: Run, recipe: Recipe) -> Recipe:
     kind, _, rest = recipe.data.partition(":")
     if _is_named(run, recipe) or not (kind in _IN_DATA_DIR or (kind == "folder" and rest)):
         return recipe
-    named = Path(rest if kind == "folder" else recipe.data_dir).expanduser()
+    named = expanded(rest if kind == "folder" else recipe.data_dir)
     stored, _ = _stored(run)
-    folder = run.path.absolute()
+    folder = absolute(run.path)
     # A run of a sweep lies one folder deeper than others.
     places = [*([Path(stored)] if stored else []), named, *(parent / named for parent in folder.parents[1:3])]
     found = next((place for place in places if os.path.isdir(place)), None)
     if found is None and kind == "folder":
         raise InputError(
-            f"the data set of {run.path} is not there: no folder {stored or named.absolute()}; if it was moved, "
+            f"the data set of {run.path} is not there: no folder {stored or absolute(named)}; if it was moved, "
             "name it by `data` folder:PATH"
         )
     if found is None or os.path.realpath(found) == os.path.realpath(named):

@@ -6,6 +6,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,10 @@ def train(
                 run, data, runtime, None, initial, budget=budget or Budget(), progress=progress, tell_epoch=tell_epoch
             )
         except BaseException:
-            if runtime.is_main and not run.checkpoints.index():
-                run.discard(latest)
+            # A checkpoint whose index cannot be read is kept, and this error stays the one that is told.
+            with suppress(InputError):
+                if runtime.is_main and not run.checkpoints.index():
+                    run.discard(latest)
             raise
 
 
@@ -355,7 +358,14 @@ def _fit(
     prepared = runtime.prepare(network)
     trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress, tell_epoch=tell_epoch)
     if found is not None:
-        trainer.restore(found.weights, found.state)
+        try:
+            trainer.restore(found.weights, found.state)
+        except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"checkpoint {run.checkpoints.folder / found.name} does not continue this run ({reason[:300]}); name "
+                "another `checkpoint`"
+            ) from None
     if runtime.is_main:
         run.write_metrics(trainer.history)
     trainer.fit()

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from codedtool.coding.shipped import scheme_files
 from codedtool.data import load_dataset
 from codedtool.data.folder import FolderSurvey, survey_folder
 from codedtool.data.listing import image_endings, list_classes, list_images
 from codedtool.errors import InputError
+from codedtool.files import files_ending
 from tests.data.conftest import write_image
 
 pytestmark = pytest.mark.quick
@@ -182,4 +182,4 @@ def test_a_folder_of_schemes_is_listed_without_hidden_files_and_pipes(tmp_path: 
     for name in ("two.npy", "._two.npy", "one.npy"):
         (tmp_path / name).write_bytes(b"")
     os.mkfifo(tmp_path / "pipe.npy")
-    assert [path.name for path in scheme_files(tmp_path)] == ["one.npy", "two.npy"]
+    assert [path.name for path in files_ending(tmp_path, ".npy")] == ["one.npy", "two.npy"]
