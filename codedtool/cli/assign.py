@@ -11,6 +11,7 @@ import typer
 
 from codedtool.budget import Budget
 from codedtool.cli.completion import complete_scheme
+from codedtool.cli.runs import warnings_on_stderr
 from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
@@ -70,7 +71,7 @@ def assign(
     matrix_file = _matrix_file(similarity, quiet=quiet)
     matrix = load_similarity(matrix_file, given.num_classes)
     budget = Budget()
-    with progress_display(quiet=quiet) as progress, interruptible(budget):
+    with warnings_on_stderr(), progress_display(quiet=quiet) as progress, interruptible(budget):
         result = assign_classes(given, matrix, repel=repel, seed=seed, budget=budget, progress=progress)
     provenance = _provenance(result, given.sha256, matrix_file)
     if result.stopped == "interrupted":
