@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeVar, 
 import typer
 
 from codedtool.budget import Budget, Progress
-from codedtool.errors import CodedtoolError, InputError, replace_arguments
+from codedtool.errors import CodedtoolError, InputError, library_without_memory, replace_arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,14 +71,19 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
                 f"this command needs {package}, which is not installed: pip install 'codedtool[{_EXTRA_OF[package]}]'"
             )
             raise _told(missing, as_json=bool(kwargs.get("json_output"))) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of our stdout (head, less) went away: nobody is left to tell.
             # Without it the interpreter would flush the broken pipe at exit, and complain.
             sys.stdout = None
             raise typer.Exit(0) from None
+        except (ImportError, OSError) as error:
+            lacking = library_without_memory(error)
+            if lacking is None:
+                raise
+            raise _told(lacking, as_json=bool(kwargs.get("json_output"))) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return wrapped
 
