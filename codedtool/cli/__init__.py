@@ -28,6 +28,7 @@ from codedtool.cli import (
     train,
     verify,
 )
+from codedtool.cli.ranks import leave_to_rank_0
 
 # Panels of `codedtool --help`, in the order of use.
 _SCHEMES, _TRAINING, _RESULTS, _DEPLOYMENT = "Schemes", "Training", "Results of a run", "Predictions and exports"
@@ -91,4 +92,5 @@ app.command("export", rich_help_panel=_DEPLOYMENT)(export.export)
 
 def main() -> None:
     """The ``codedtool`` console script and ``python -m codedtool``."""
+    leave_to_rank_0()
     app(prog_name="codedtool")
