@@ -8,11 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codedtool.files import write_atomically
+from codedtool.text import encodable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,12 +33,14 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows to a CSV file. The columns are all keys of all rows; a missing value leaves its cell empty."""
+    """Write rows to a CSV file (UTF-8). The columns are all keys of all rows; a missing value leaves its cell empty."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=keys, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {key: encodable(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows
+    )
     write_atomically(path, buffer.getvalue().encode())
 
 
@@ -47,7 +51,10 @@ def write_figure(path: Path, figure: Figure) -> None:
     for kind in ("svg", "png"):
         buffer = io.BytesIO()
         # With a fixed salt and no date, the same numbers give the same bytes.
-        with matplotlib.rc_context({"svg.hashsalt": "codedtool", "svg.fonttype": "none"}):
+        style = matplotlib.rc_context({"svg.hashsalt": "codedtool", "svg.fonttype": "none"})
+        with style, warnings.catch_warnings():
+            # The .png shows a box for a letter that no installed font has; the .svg, the page and the tables show it.
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
         write_atomically(path.with_suffix(f".{kind}"), buffer.getvalue())

@@ -185,11 +185,13 @@ class _Search:
 
     def _not_found(self) -> str:
         problem, num_new = self.problem, self.beside.num_new
-        limit = "within the time limit " if self.work.stop_reason() is not None else ""
+        is_stopped = self.work.stop_reason() is not None
+        limit = "within the time limit " if is_stopped else ""
+        advice = "raise `time_limit`, or lower" if is_stopped else "try another `seed`, or lower"
         return (
             f"{self.reached} of {num_new} new codewords were found {limit}at distance {problem.min_distance} from the "
             f"{self.scheme.num_classes} given ones and from each other, which makes "
             f"K={self.scheme.num_classes + self.reached}; {problem.num_classes} are not proved impossible (at most "
-            f"{problem.bound.best} lie at this distance without the given ones); lower `min_distance` or "
-            "`num_classes`, or try another `seed`"
+            f"{problem.bound.best} lie at this distance without the given ones); {advice} `min_distance` or "
+            "`num_classes`"
         )

@@ -219,10 +219,17 @@ class _Search:
         """The message of a search without result: why, and which arguments to change."""
         greedy, problem = self._findings.greedy, self._problem
         asked = f"K={problem.num_classes} codewords at distance {problem.min_distance} were not found"
+        if self._is_stopped() and (greedy is None or not greedy.num_done):
+            return f"{asked} within the time limit; raise `time_limit`, or lower `min_distance` or `num_classes`"
         if greedy is None:
             return f"{asked}; lower `min_distance` or `num_classes`, raise `length`, or try another `method` or `seed`"
         if not greedy.complete:
             share = greedy.num_done / greedy.num_words
+            if greedy.stopped == "word limit":
+                return (
+                    f"{asked} among the {len(greedy.words)} words that algorithm 1 may keep, of {share:.3g} of all "
+                    f"{greedy.num_words}; try another `method` or `seed`"
+                )
             return (
                 f"{asked} within the time limit: algorithm 1 decided {share:.3g} of {greedy.num_words} words and kept "
                 f"{len(greedy.words)}; raise `time_limit`, or lower `min_distance` or `num_classes`"

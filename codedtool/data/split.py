@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from codedtool.data.augmentation import Normalization
 from codedtool.errors import InputError
+from codedtool.text import decode_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         InputError: the file cannot be read, or is no such list.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode_text(path.read_bytes())
         names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a list of class names ({error})") from None

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
 from codedtool.models.energy import (
     coding_loss,
     nearest_codeword,
@@ -92,10 +93,13 @@ class CodedSum(nn.Module):
                 coding loss do not see them.
             keep_mask: (N,) or (B, N) of 0 and 1; 0 removes a subNN before the normalization, which then amplifies the
                 others.
+
+        Raises:
+            InputError: a target on the CPU is no class of the scheme.
         """
         if targets is None:
             return CodedOutput(*self._aggregate(h, self.conv.weight, keep_mask, drop_mask), None)
-        codewords_BN = self.scheme_KN[targets]
+        codewords_BN = self._codewords(targets)
         if self.variant.gradient_masking:
             # Sum of the active subNNs with gradient, plus the sum of the inactive ones without.
             active_BN = codewords_BN.to(h.dtype if drop_mask is None else drop_mask.dtype)
@@ -115,6 +119,17 @@ class CodedSum(nn.Module):
             threshold=self.variant.threshold,
         )
         return CodedOutput(total_BCHW, normalized_BN, loss)
+
+    def _codewords(self, targets_B: torch.Tensor) -> torch.Tensor:
+        """The codeword of every target; a class outside 0..K-1 would else count from the end, or end a GPU's kernel."""
+        if targets_B.device.type == "cpu" and type(targets_B) is torch.Tensor and not torch.compiler.is_compiling():
+            wrong_B = (targets_B < 0) | (targets_B >= len(self.scheme_KN))
+            if wrong_B.any():
+                raise InputError(
+                    f"`targets` must be classes from 0 to {len(self.scheme_KN) - 1}, got {int(targets_B[wrong_B][0])}: "
+                    "leave images without a class out"
+                )
+        return self.scheme_KN[targets_B]
 
     def decode(self, energies: torch.Tensor) -> torch.Tensor:
         """Predict a class for each row of ``energies`` (B, N): the early decoder of section 4.4."""

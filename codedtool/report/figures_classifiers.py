@@ -8,6 +8,7 @@ from codedtool.analysis.bc import BcResult
 from codedtool.analysis.classifier_metrics import ClassifiersResult
 from codedtool.analysis.result import Drawing
 from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, new_figure
+from codedtool.text import for_figure
 
 # With at most this many classes, the names fit beside the points.
 _NAMED = 20
@@ -42,7 +43,7 @@ def draw_classifiers(result: ClassifiersResult) -> Figure:
             if source == result.sources[0] and len(found) <= _NAMED:
                 for one, metrics in found:
                     panel.annotate(
-                        one.class_name,
+                        for_figure(one.class_name),
                         (metrics.recall, metrics.precision),
                         fontsize=7,
                         xytext=(3, 3),
@@ -71,7 +72,7 @@ def draw_scores(result: ClassifiersResult) -> Figure:
             if values is not None:
                 panel.stairs(values, one.edges, color=colour, fill=True, alpha=0.45, label=name)
         panel.axvline(thresholds[one.class_name], color="black", linewidth=0.8, linestyle="--", label="threshold")
-        panel.set_title(one.class_name, fontsize=8)
+        panel.set_title(for_figure(one.class_name), fontsize=8)
         panel.set_yticks([])
         panel.tick_params(labelsize=7)
     for panel in axes[len(result.histograms) :]:
@@ -82,5 +83,5 @@ def draw_scores(result: ClassifiersResult) -> Figure:
 
 
 def _short(name: str) -> str:
-    """A data set's name as a short label: of a path, only the last part."""
-    return name.rpartition("/")[2]
+    """A data set's name as a short label of a figure: of a path, only the last part."""
+    return for_figure(name.rpartition("/")[2])

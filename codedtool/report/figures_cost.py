@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from codedtool.analysis.cost import CostResult
 from codedtool.analysis.result import Drawing
 from codedtool.report.style import COLOURS, new_figure
+from codedtool.text import for_figure
 
 
 def draw(result: CostResult) -> tuple[Drawing, ...]:
@@ -22,9 +23,9 @@ def draw_cost(result: CostResult) -> Figure:
     width = 0.8 / len(rows)
     for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
         places = [place + (number - (len(rows) - 1) / 2) * width for place in range(len(names))]
-        bars = panel.bar(places, [100 * row[key] for key in names], width, color=colour, label=row["name"])
+        bars = panel.bar(places, [100 * row[key] for key in names], width, color=colour, label=for_figure(row["name"]))
         panel.bar_label(bars, fmt="%.0f", fontsize=7)
     panel.set_xticks(range(len(names)), list(names.values()))
-    panel.set_ylabel(f"% of {rows[0]['name']}")
+    panel.set_ylabel(f"% of {for_figure(rows[0]['name'])}")
     panel.legend(fontsize=8)
     return figure

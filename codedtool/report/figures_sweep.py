@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from codedtool.analysis.sweep import SweepPoint, SweepResult
 from codedtool.report.style import COLOURS, new_figure
+from codedtool.text import for_figure
 
 
 def draw_sweep(result: SweepResult) -> Figure:
@@ -40,10 +41,10 @@ def draw_sweep(result: SweepResult) -> Figure:
                 markersize=4,
                 capsize=2,
                 color=COLOURS[number % len(COLOURS)],
-                label=", ".join(f"{key}={value}" for key, value in zip(others, rest, strict=True)) or None,
+                label=for_figure(", ".join(f"{key}={value}" for key, value in zip(others, rest, strict=True))) or None,
             )
         if not is_number:
-            panel.set_xticks(range(len(values)), [str(value) for value in values])
+            panel.set_xticks(range(len(values)), [for_figure(str(value)) for value in values])
         panel.set_xlabel(first)
         panel.set_ylabel(label)
     if others:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from codedtool.budget import Progress, silent
 from codedtool.data import ImageData
 from codedtool.files import refuse_existing, write_atomically
 from codedtool.report.figures_training import draw_training
+from codedtool.text import for_script, readable
 from codedtool.training.run import Run
 from codedtool.training.subject import NotApplicableError, Outputs, Subject
 
@@ -126,7 +126,11 @@ def write_report(
     outputs = subject.outputs(progress)
     accuracy = float((outputs.predictions == outputs.targets).double().mean())
     environment = Environment(
-        loader=PackageLoader("codedtool.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("codedtool.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: readable(value) if type(value) is str else value,
     )
     page = environment.get_template("report.html.j2").render(
         run=subject.run,
@@ -140,8 +144,7 @@ def write_report(
         skipped=skipped,
         version=__version__,
         classes=_classes(subject, outputs, results.get("bc")),
-        # "</" would end the script element early.
-        paths=json.dumps(_paths(subject, outputs), separators=(",", ":")).replace("</", "<\\/"),
+        paths=for_script(_paths(subject, outputs)),
     )
     write_atomically(path, page.encode())
     return Report(path, tuple(part.key for part in parts), tuple(dict.fromkeys(skipped)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,12 @@ def test_what_is_not_found_is_not_called_impossible() -> None:
         find_scheme(14, 10, 3, 4)
     with pytest.raises(InputError, match="`num_classes` must be at least 2, got 1"):
         find_scheme(1, 10, 3, 4)
+
+
+@pytest.mark.parametrize("method", ["auto", "lexicode", "orbits"])
+def test_a_time_limit_of_nothing_is_named_as_the_cause(method: Any) -> None:
+    with pytest.raises(InfeasibleError, match="within the time limit; raise `time_limit`"):
+        find_scheme(1000, 32, 8, 6, method=method, budget=Budget(0))
 
 
 def test_a_time_limit_that_is_too_short_says_how_far_it_came() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
 from codedtool.models.coded_sum import CodedConcatenation, CodedSum
 from codedtool.models.energy import ENERGY_EPS, nearest_codeword, normalize_energies, subnn_energies
 from codedtool.models.variant import Variant
@@ -204,3 +205,11 @@ def test_the_early_decoder_is_the_nearest_codeword(seed: int) -> None:
     distances = ((scaled[:, None] - scheme.table[None]) ** 2).sum(axis=2)
     ours = nearest_codeword(torch.tensor(energies), torch.tensor(scheme.table))
     assert ours.tolist() == distances.argmin(axis=1).tolist()
+
+
+@pytest.mark.parametrize("wrong", [-1, -100, 10])
+def test_a_target_that_is_no_class_is_refused(wrong: int) -> None:
+    table = np.eye(10, dtype=np.uint8)
+    end = CodedSum(2, 4, CodingScheme(table))
+    with pytest.raises(InputError, match=f"from 0 to 9, got {wrong}"):
+        end(torch.randn(2, 20, 3, 3), torch.tensor([0, wrong]))

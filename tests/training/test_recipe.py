@@ -192,3 +192,9 @@ def test_fewer_epochs_shrink_warm_up_and_cool_down_in_proportion_unless_given() 
     recipe, lines = composed(base, {"epochs": 100, "warmup_epochs": 5})
     assert (recipe.warmup_epochs, recipe.cooldown_epochs) == (5, 4)
     assert lines == ["cooldown of 4 epochs: the recipe has 10 of 250 (`cooldown_epochs` sets another)"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_file_with_a_byte_order_mark_is_read(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes("epochs = 1\r\n".encode(encoding))
+    assert read_config(tmp_path / "c.toml", settings()) == {"epochs": 1}
