@@ -11,13 +11,10 @@ runs/, and the same command goes on where it was stopped. The table is printed a
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.commands import codedtool, train
+from benchmarks.commands import analyse, read_document, train
 from benchmarks.machine import describe_machine
-from codedtool.analysis.artifacts import artifact_path
 from codedtool.training.run import DEFAULT_FOLDER, Run
 
 
@@ -36,8 +33,8 @@ TRAININGS = (
     Training("plain", "plain", coded=False, share=1.0),
     Training("coded from its weights", "init", coded=True, share=1.0, from_plain=True),
     Training("coded from nothing", "nothing", coded=True, share=1.0),
-    Training("coded from its weights, a quarter of it", "init-quarter", coded=True, share=0.25, from_plain=True),
-    Training("coded from nothing, a quarter of it", "nothing-quarter", coded=True, share=0.25),
+    Training("coded from its weights", "init-quarter", coded=True, share=0.25, from_plain=True),
+    Training("coded from nothing", "nothing-quarter", coded=True, share=0.25),
 )
 
 
@@ -45,11 +42,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", default="cifar10", help="cifar10 or folder:PATH")
     parser.add_argument("--preset", default="resnext23_10x3d", help="the plain network, N = 10")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=8, help="a multiple of 4, at least 8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=0.03, help="from trained weights; from nothing: finetune.toml's")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
+    if options.epochs < 8 or options.epochs % 4:
+        # The warm-up of one epoch needs another one after it.
+        parser.error("--epochs must be a multiple of 4, at least 8")
     rows = [(training, _run(training, options)) for training in TRAININGS]
     print(f"{describe_machine('torch')}; {options.preset}, {options.epochs} epochs, seed {options.seed}; %\n")
     print("| network | epochs | lr | accuracy | early decoders, first to last | classifiers: precision, recall, F1 |")
@@ -58,40 +58,34 @@ def main() -> None:
         print(f"| {training.title} | {run.recipe.epochs} | {run.recipe.lr:g} | {_figures(training, run)} |")
 
 
+def _name(key: str, options: argparse.Namespace) -> str:
+    return f"finetune-{options.preset}-{key}-{options.epochs}-{options.seed}"
+
+
 def _run(training: Training, options: argparse.Namespace) -> Run:
     """The run of one row, trained and analysed to its end."""
-    name = f"finetune-{options.preset}-{training.key}-{options.epochs}-{options.seed}"
     network = ["--preset", options.preset]
     if training.coded:
         network = ["--preset", f"coded_{options.preset}", "--scheme", "c10_5of10", "--scheme", "c10_3of10", "--mu", "6"]
     if training.from_plain:
-        plain = DEFAULT_FOLDER / f"finetune-{options.preset}-plain-{options.epochs}-{options.seed}"
-        network += ["--init", str(plain), "--lr", f"{options.lr:g}"]
-    length = ["--epochs", str(max(1, round(options.epochs * training.share)))]
+        network += ["--init", str(DEFAULT_FOLDER / _name("plain", options)), "--lr", f"{options.lr:g}"]
+    length = ["--epochs", str(round(options.epochs * training.share))]
     shared = ["--config", "benchmarks/finetune.toml", "--data", options.data, "--device", options.device]
-    run = train(name, *network, *length, *shared, "--seed", str(options.seed))
-    for verb in ("bc", "decode") if training.coded else ("bc",):
-        if not artifact_path(run, f"{verb}.json").exists():
-            # The last checkpoint, so that no validation image had a say in which; and larger batches than training's.
-            codedtool(verb, "--run", str(run.path), "--checkpoint", "last", "--batch-size", "500")
+    run = train(_name(training.key, options), *network, *length, *shared, "--seed", str(options.seed))
+    # A plain network has neither classifiers cut along a class's path nor early decoders.
+    for verb in ("bc", "decode") if training.coded else ():
+        analyse(run, verb, device=options.device)
     return run
 
 
 def _figures(training: Training, run: Run) -> str:
     accuracy = 100 * float(run.metrics()[-1]["val_accuracy"])
-    decoders = ""
-    if training.coded:
-        decoders = " ".join(f"{100 * row['accuracy']:.1f}" for row in _read(run, "decode")["early_decoders"])
-    source = "coded BC" if training.coded else "plain BC"
-    means = next(row for row in _read(run, "bc")["means"] if row["source"] == source)
+    if not training.coded:
+        return f"{accuracy:.2f} | | "
+    decoders = " ".join(f"{100 * share:.1f}" for share in read_document(run, "decode")["decoder_accuracy"].values())
+    means = next(row for row in read_document(run, "bc")["means"] if row["source"] == "coded BC")
     classifiers = " ".join(f"{100 * means[f'val_{key}']:.1f}" for key in ("precision", "recall", "f1"))
     return f"{accuracy:.2f} | {decoders} | {classifiers}"
-
-
-def _read(run: Run, name: str) -> dict[str, list[dict[str, float]]]:
-    path: Path = artifact_path(run, f"{name}.json")
-    found: dict[str, list[dict[str, float]]] = json.loads(path.read_text())
-    return found
 
 
 if __name__ == "__main__":

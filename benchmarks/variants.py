@@ -9,7 +9,6 @@ repository's root.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from benchmarks.block import SCHEMES
+from benchmarks.commands import read_document
 from benchmarks.machine import describe_machine
-from codedtool.analysis.artifacts import artifact_path
 from codedtool.analysis.sweep import SweepPoint, sweep
 from codedtool.coding.scheme import CodingScheme
 from codedtool.models import assign_schemes
@@ -79,7 +78,7 @@ def _figures(point: SweepPoint) -> list[str]:
     figures = [_shown(*point.figures["accuracy"]), _shown(*point.figures[decoders[-1]]) if decoders else ""]
     if not decoders:
         return [*figures, "", "", ""]
-    tables = [json.loads(artifact_path(Run.load(Path(run)), "sweep_bc.json").read_text()) for run in point.runs]
+    tables = [read_document(Run.load(Path(run)), "sweep_bc") for run in point.runs]
     for key in ("val_precision", "val_recall", "val_f1"):
         values = [table[key] for table in tables]
         figures.append(_shown(mean(values), stdev(values) if len(values) > 1 else 0.0))

@@ -7,10 +7,9 @@ UTF-8 arrive from Python as lone surrogates; they are shown as ``\\xe9``.
 from __future__ import annotations
 
 import codecs
+import io
 import json
 from typing import Any
-
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 def encodable(text: str) -> str:
@@ -65,13 +64,14 @@ def for_script(document: Any) -> str:
 def decode_text(content: bytes) -> str:
     """The text of a file that people write: UTF-8, or what its byte order mark names (Notepad, PowerShell).
 
+    Lines end in ``\\n``, whatever the file has, as in a file that Python opens as text.
+
     Raises:
         UnicodeDecodeError: the bytes are not of this encoding.
     """
-    for mark, encoding in _MARKS:
-        if content.startswith(mark):
-            return content[len(mark) :].decode(encoding)
-    return content.decode("utf-8")
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    return io.StringIO(text, newline=None).read()
 
 
 def _stands_for_bytes(text: str) -> bool:

@@ -61,7 +61,8 @@ def test_a_script_element_cannot_be_ended_from_within() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_text_file_is_read_whatever_editor_saved_it(encoding: str) -> None:
-    assert decode_text("epochs = 1 # é\n".encode(encoding)) == "epochs = 1 # é\n"
+    for end in ("\n", "\r\n", "\r"):
+        assert decode_text(f"epochs = 1 # é{end}".encode(encoding)) == "epochs = 1 # é\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])

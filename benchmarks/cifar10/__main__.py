@@ -15,8 +15,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.cifar10.results import collect, write_page
-from benchmarks.commands import codedtool, train
-from codedtool.analysis.artifacts import artifact_path
+from benchmarks.commands import analyse, train
 from codedtool.training.run import Run
 
 HERE = Path(__file__).parent
@@ -57,11 +56,7 @@ def _analyse(coded: Run, plain: Run, options: argparse.Namespace, *, whole: bool
     if whole:
         steps = [("../report.html", plain, "report", []), ("../report.html", coded, "report", against_plain)]
     for file, run, verb, more in steps:
-        target = artifact_path(run, file if "." in file else f"{file}.json")
-        if not target.exists():
-            # The last checkpoint, so that no validation image had a say in which; and larger batches than training's.
-            shared = ["--checkpoint", "last", "--batch-size", "500", "--device", options.device]
-            codedtool(verb, "--run", str(run.path), *shared, *more)
+        analyse(run, verb, *more, device=options.device, file=file if "." in file else f"{file}.json")
 
 
 def _train(kind: str, name: str, seed: int, options: argparse.Namespace) -> Run:

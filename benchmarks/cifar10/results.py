@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.commands import read_document
 from benchmarks.machine import describe_machine
 from codedtool.analysis.artifacts import artifact_path
 from codedtool.files import write_atomically
@@ -126,17 +127,13 @@ def _percent(values: Sequence[float | None], *, digits: int = 1) -> str:
     return f"{mean(found):.{digits}f}" + (f" ± {stdev(found):.{digits}f}" if len(found) > 1 else "")
 
 
-def _read(run: Run, name: str) -> Any:
-    return json.loads(artifact_path(run, f"{name}.json").read_text())
-
-
 def _last(runs: Sequence[Run], key: str) -> list[float]:
     return [float(run.metrics()[-1][key]) for run in runs]
 
 
 def _classifiers(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
     """Source -> figure -> one mean over classes per seed."""
-    tables = [{row["source"]: row for row in _read(run, "bc")["means"]} for run in runs]
+    tables = [{row["source"]: row for row in read_document(run, "bc")["means"]} for run in runs]
     return {
         source: {key: [table[source][key] for table in tables] for key in row if key not in ("source", "classes")}
         for source, row in tables[0].items()
@@ -147,7 +144,7 @@ def _worst(runs: Sequence[Run]) -> dict[str, Any]:
     """The coded classifier of lowest F1, mean over seeds."""
     scores: dict[str, list[float]] = {}
     for run in runs:
-        for row in _read(run, "bc")["classifiers"]:
+        for row in read_document(run, "bc")["classifiers"]:
             if row["source"] == "coded BC":
                 scores.setdefault(row["class"], []).append(row["val_f1"])
     name = min(scores, key=lambda key: mean(scores[key]))
@@ -155,11 +152,11 @@ def _worst(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _decoders(runs: Sequence[Run]) -> dict[str, list[float]]:
-    return _transposed([_read(run, "decode")["decoder_accuracy"] for run in runs])
+    return _transposed([read_document(run, "decode")["decoder_accuracy"] for run in runs])
 
 
 def _agreement(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    tables = [_read(run, "decode")["agreement"] for run in runs]
+    tables = [read_document(run, "decode")["agreement"] for run in runs]
     return [
         {
             "agreeing": rows[0]["agreeing"],
@@ -172,7 +169,7 @@ def _agreement(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _specialization(runs: Sequence[Run]) -> dict[str, list[list[float]]]:
     """active and inactive -> for k = 0, 1, ... one accuracy per seed."""
-    blocks = [next(b for b in _read(run, "specialize")["blocks"] if b["block"] == "s2.3") for run in runs]
+    blocks = [next(b for b in read_document(run, "specialize")["blocks"] if b["block"] == "s2.3") for run in runs]
     return {
         kind: [list(values) for values in zip(*(block[kind] for block in blocks), strict=True)]
         for kind in ("active", "inactive")
@@ -180,7 +177,7 @@ def _specialization(runs: Sequence[Run]) -> dict[str, list[list[float]]]:
 
 
 def _calibration(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    tables = [_read(run, "calibration")["methods"] for run in runs]
+    tables = [read_document(run, "calibration")["methods"] for run in runs]
     return [
         {
             "fit_share": rows[0]["fit_share"],

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from codedtool.budget import Budget, Progress, Work, silent
+from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.arguments import checked_num_classes
 from codedtool.coding.bounds import highest_possible_distance
-from codedtool.coding.problem import Problem
-from codedtool.coding.result import SchemeResult, SearchInterrupted
+from codedtool.coding.quick import quick_scheme
+from codedtool.coding.result import SchemeResult
 from codedtool.coding.scheme import CodingScheme
-from codedtool.coding.search import Method, find_scheme
-from codedtool.coding.shipped import shipped_names
-from codedtool.coding.solvers.sampler import sample_words
-from codedtool.errors import CodedtoolError, InputError
+from codedtool.coding.search import find_scheme
+from codedtool.errors import InputError
 from codedtool.models.counts import count_kept_bytes, count_parameters, training_loss
 from codedtool.models.families import choose_network, default_acts, usual_size
 from codedtool.models.presets import build_network
@@ -36,18 +33,16 @@ from codedtool.training.run_data import find_recipe
 # Lengths of codewords that are considered; the paper has 10, 20 and 32.
 _LENGTHS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 
-# Candidates at most, and seconds of the search for one scheme at one distance and for all of them.
+# Candidates at most, and seconds of the searches for all their schemes.
 _MOST_CANDIDATES = 5
-_SEARCH_SECONDS = 1.0
 _ALL_SECONDS = 8.0
 
-# The largest C(N, N_act) that algorithm 1 enumerates in such a search.
-_MOST_ENUMERATED = 20_000_000
-
-# Images of a timed step, timed steps, and the seconds after which timing ends.
-_TIMED_IMAGES = 4
+# A timed step has as many images as autograd keeps this many bytes for, at least this many; timed steps, and the
+# seconds after which timing ends.
+_TIMED_BYTES = 400_000_000
+_FEWEST_TIMED = 4
 _TIMED_STEPS = 3
-_TIMED_SECONDS = 6.0
+_TIMED_SECONDS = 4.0
 
 # Training images of the paper's data sets.
 _NUM_IMAGES = {"cifar10": 50_000, "cifar100": 50_000}
@@ -237,19 +232,22 @@ def plan(
         raise InputError(f"`num_classes` {num_classes} is too large for codewords of up to {_LENGTHS[-1]} digits")
     # The preferred length is searched first, while there is time.
     preferred = lengths[0]
-    deadline = time.monotonic() + _ALL_SECONDS
+    budget = Budget(_ALL_SECONDS)
     tables: dict[int, tuple[CodingScheme, CodingScheme]] = {}
     found: list[Candidate] = []
     for length in lengths[:_MOST_CANDIDATES]:
         progress("planning", len(found), min(len(lengths), _MOST_CANDIDATES), f"N = {length}")
-        candidate, tables[length] = _candidate(num_classes, length, image_size, deadline)
+        candidate, tables[length] = _candidate(num_classes, length, image_size, budget)
         found.append(candidate)
     candidates = tuple(sorted(found, key=lambda one: one.length))
     chosen = next(number for number, one in enumerate(candidates) if one.length == preferred)
     best = candidates[chosen]
     progress("timing", 0, None, best.preset)
     speed, where = _measure(
-        recipe.with_values({"device": device, "preset": best.preset}), tables[preferred], image_size
+        recipe.with_values({"device": device, "preset": best.preset}),
+        tables[preferred],
+        image_size,
+        num_images=max(_FEWEST_TIMED, min(recipe.batch_size, _TIMED_BYTES // best.kept_bytes)),
     )
     share = f"{best.classifier_share:.0%}"
     reason = (
@@ -304,10 +302,10 @@ def _feasible_lengths(num_classes: int) -> list[int]:
 
 
 def _candidate(
-    num_classes: int, length: int, image_size: int, deadline: float
+    num_classes: int, length: int, image_size: int, budget: Budget
 ) -> tuple[Candidate, tuple[CodingScheme, CodingScheme]]:
     preset = choose_network(length, image_size).preset
-    pairs = [_known_scheme(num_classes, length, act, deadline) for act in default_acts(length)]
+    pairs = [_planned_scheme(num_classes, length, act, budget) for act in default_acts(length)]
     (first, first_table), (second, second_table) = pairs
     network = build_network(preset, [first_table, second_table])
     images = torch.zeros(2, 3, image_size, image_size)
@@ -321,57 +319,23 @@ def _candidate(
     return candidate, (first_table, second_table)
 
 
-def _known_scheme(num_classes: int, length: int, act: int, deadline: float) -> tuple[PlannedScheme, CodingScheme]:
+def _planned_scheme(num_classes: int, length: int, act: int, budget: Budget) -> tuple[PlannedScheme, CodingScheme]:
     """A scheme at the highest distance at which a short search finds one, and its figures."""
     bound = highest_possible_distance(num_classes, length, act)
-    for name in shipped_names():
-        scheme = CodingScheme.shipped(name) if name.endswith(f"_{act}of{length}") else None
-        if scheme is not None and scheme.num_classes == num_classes:
-            return PlannedScheme(act, scheme.min_distance, bound, name), scheme
-    # Any K distinct words have distance 2. Bisection: where a distance is found, larger ones are tried.
-    words = islice(combinations(range(length), act), num_classes)
-    best = CodingScheme([[int(digit in word) for digit in range(length)] for word in words])
-    low, high = 1, bound // 2
-    while low < high:
-        middle = (low + high + 1) // 2
-        scheme = _quick_scheme(num_classes, length, act, 2 * middle, deadline)
-        if scheme is None:
-            high = middle - 1
-        else:
-            low, best = max(middle, scheme.min_distance // 2), scheme
-    return PlannedScheme(act, best.min_distance, bound, None), best
+    scheme, name = quick_scheme(num_classes, length, act, highest=bound, budget=budget)
+    return PlannedScheme(act, scheme.min_distance, bound, name), scheme
 
 
-def _quick_scheme(num_classes: int, length: int, act: int, distance: int, deadline: float) -> CodingScheme | None:
-    """K codewords at the distance, whatever their columns, if one of the quick methods finds them in time."""
-    problem = Problem(num_classes, length, act, distance)
-    if problem.num_words > _MOST_ENUMERATED:
-        budget = _quick_budget(deadline)
-        sample = sample_words(problem, Work(budget=budget))
-        if len(sample.words) == num_classes:
-            return CodingScheme.from_words(sample.words, length)
-        method: Method = "orbits"
-    else:
-        method = "lexicode"
-    with suppress(CodedtoolError, SearchInterrupted):
-        budget = _quick_budget(deadline)
-        return find_scheme(num_classes, length, act, distance, method=method, refine="none", budget=budget).scheme
-    return None
-
-
-def _quick_budget(deadline: float) -> Budget:
-    """Time for one search: a second, or what is left."""
-    return Budget(min(_SEARCH_SECONDS, max(0.0, deadline - time.monotonic())))
-
-
-def _measure(recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], image_size: int) -> tuple[float, str]:
-    """Images per second of a few training steps, and the device."""
+def _measure(
+    recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], image_size: int, *, num_images: int
+) -> tuple[float, str]:
+    """Images per second of a few training steps of ``num_images`` images, and the device."""
     with opened_runtime(recipe) as runtime:
         network = build_network(recipe.preset, schemes)
         prepared = runtime.prepare(network)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-        images = runtime.put(torch.randn(_TIMED_IMAGES, 3, image_size, image_size))
-        targets = torch.zeros(_TIMED_IMAGES, dtype=torch.int64, device=images.device)
+        images = runtime.put(torch.randn(num_images, 3, image_size, image_size))
+        targets = torch.zeros(num_images, dtype=torch.int64, device=images.device)
 
         def step() -> float:
             with runtime.autocast():
@@ -382,7 +346,7 @@ def _measure(recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], image_s
             # Reading the loss waits for the device.
             return loss.item()
 
-        return _TIMED_IMAGES / _median_seconds(step), str(runtime.device)
+        return num_images / _median_seconds(step), str(runtime.device)
 
 
 def _median_seconds(step: Callable[[], float]) -> float:

@@ -464,7 +464,7 @@ def read_config(path: Path, keys: Collection[str]) -> dict[str, Any]:
         InputError: no such file, not TOML, an unknown key (the message names the nearest one), or a table as a value.
     """
     try:
-        values = tomllib.loads(decode_text(path.read_bytes()).replace("\r\n", "\n"))
+        values = tomllib.loads(decode_text(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import finetune
 from benchmarks.cifar10.results import collect, write_page
 from codedtool.analysis.artifacts import artifact_path
 from codedtool.coding.scheme import CodingScheme
@@ -108,3 +109,10 @@ def test_imagenets_shape_trains_and_gives_classifiers(
     assert max(differences) < 1e-5
     parameters = [line.split("|")[2].strip() for line in said.splitlines() if line.startswith("| ")][1:]
     assert parameters == ["25.03", "25.03", "25.03", "10.42", "10.42"]
+
+
+def test_a_row_of_the_fine_tuning_table_is_read_from_the_files_of_its_run(tmp_path: Path) -> None:
+    coded, plain = (make_run(tmp_path, kind, 0) for kind in ("coded", "plain"))
+    rows = {training.key: training for training in finetune.TRAININGS}
+    assert finetune._figures(rows["init"], coded) == "60.00 | 20.0 50.0 | 80.0 50.0 60.0"
+    assert finetune._figures(rows["plain"], plain) == "70.00 | | "

@@ -54,6 +54,15 @@ def test_figures_of_the_chosen_network_are_those_of_the_network_itself(small: Pl
     assert results[1].joint.joint_min_distance == min(joint_distance_histogram(schemes))
 
 
+def test_the_first_rows_of_a_larger_shipped_scheme_count_without_any_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codedtool.training.plan._ALL_SECONDS", 0.0)
+    found = plan(60, image_size=16, device="cpu")
+    schemes = next(one.schemes for one in found.candidates if one.length == 20)
+    for one, name in zip(schemes, ("c100_8of20", "c100_4of20"), strict=True):
+        assert one.min_distance >= CodingScheme.shipped(name).min_distance
+        assert one.shipped is None  # its rows are not those of 60 classes
+
+
 def test_the_papers_numbers_of_classes_take_the_shipped_schemes() -> None:
     found = plan(10, device="cpu")
     assert found.scheme_paths() == ["c10_5of10", "c10_3of10"]
