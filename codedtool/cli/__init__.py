@@ -28,7 +28,7 @@ from codedtool.cli import (
     train,
     verify,
 )
-from codedtool.cli.session import OneDocument
+from codedtool.cli.session import OneDocument, say
 from codedtool.cli.streams import failure_of, guard_streams
 from codedtool.errors import InputError
 
@@ -97,8 +97,9 @@ def main() -> None:
     guard_streams()
     try:
         app(prog_name="codedtool")
-    finally:
+    except SystemExit as end:
         lost = failure_of(sys.stdout)
-        if lost is not None:
-            typer.echo(f"error: what the command printed is lost: cannot write to standard output ({lost})", err=True)
-            sys.exit(InputError.exit_code)
+        if lost is None or end.code:
+            raise
+        say(f"error: what the command printed is lost: cannot write to standard output ({lost})", to_stderr=True)
+        raise SystemExit(InputError.exit_code) from None

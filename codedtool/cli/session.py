@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import io
 import json
+import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from types import FrameType
@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from codedtool.budget import Budget, Progress
+from codedtool.cli.streams import without_stderr
 from codedtool.errors import CodedtoolError, InputError, replace_arguments
 from codedtool.text import readable
 
@@ -66,6 +67,7 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
     @wraps(function)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         _RUNNING.set(function)
+        _PRINTED.set(False)
         try:
             return function(*args, **kwargs)
         except CodedtoolError as error:
@@ -98,21 +100,20 @@ class OneDocument(TyperGroup):
     """A group of commands whose ``--json`` prints exactly one JSON document, whatever ends the command.
 
     Wrong usage, an interruption and a bug end in {"error": message, "exit_code": code} too. With ``--quiet`` as well,
-    nothing goes to stderr: a bug's traceback is then in the document.
+    nothing goes to stderr: a bug's traceback is then in the document. Of several ranks, rank 0 alone prints one.
     """
 
     def main(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]  # all are passed on
         words = list(sys.argv[1:] if args is None else args)
         words = words[: words.index("--")] if "--" in words else words
-        if "--json" not in words or {"--help", "--version"} & set(words):
+        if "--json" not in words or {"--help", "--version"} & set(words) or not is_first_rank():
             return super().main(args=args, **settings)
-        is_silent = bool({"--quiet", "-q"} & set(words))
         _PRINTED.set(False)
-        with redirect_stderr(io.StringIO()) if is_silent else nullcontext():
-            code = self._document(args, settings, is_silent=is_silent)
+        with without_stderr() if {"--quiet", "-q"} & set(words) else nullcontext():
+            code = self._document(args, settings)
         raise SystemExit(code)
 
-    def _document(self, args: Any, settings: dict[str, Any], *, is_silent: bool) -> int:
+    def _document(self, args: Any, settings: dict[str, Any]) -> int:
         """Run the command, and print the document that it did not print itself; returns the exit code."""
         error: dict[str, Any] = {"error": "the command ended without a result"}
         try:
@@ -122,6 +123,8 @@ class OneDocument(TyperGroup):
                 error = {"error": "interrupted"}
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
+        except typer.Abort:
+            code, error = EXIT_INTERRUPTED, {"error": "interrupted"}
         except Exception as problem:
             # Of typer's own exceptions, those of wrong usage bring their exit code.
             code = int(getattr(problem, "exit_code", 1))
@@ -135,6 +138,11 @@ class OneDocument(TyperGroup):
         if not _PRINTED.get():
             print_json({**error, "exit_code": code})
         return code
+
+
+def is_first_rank() -> bool:
+    """Whether this process is rank 0 of a launcher's (torchrun's) processes, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def in_flags(message: str) -> str:
@@ -155,15 +163,16 @@ def _flag(function: Callable[..., Any], name: str) -> str:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout; a second one, of an error after the first, is left out."""
-    if not _PRINTED.get():
+    """Print one JSON document on stdout; a second one, of an error after the first or of another rank, is left out."""
+    if not _PRINTED.get() and is_first_rank():
         _PRINTED.set(True)
-        typer.echo(json.dumps(document, indent=2, allow_nan=False))
+        print(json.dumps(document, indent=2, allow_nan=False), flush=True)
 
 
 def say(message: str, *, to_stderr: bool) -> None:
     """Print one line for people: on stdout, or on stderr when stdout belongs to a JSON document."""
-    typer.echo("\n".join(map(readable, message.split("\n"))), err=to_stderr)
+    lines = "\n".join(map(readable, message.split("\n")))
+    print(lines, file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
 def print_table(table: Table, *, to_stderr: bool) -> None:

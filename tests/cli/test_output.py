@@ -59,6 +59,27 @@ def test_any_encoding_of_stdout_will_do(encoding: str, tmp_path: Path) -> None:
         assert done.stdout
 
 
+def test_without_stderr_neither_cpp_code_nor_a_worker_writes_to_it(tmp_path: Path) -> None:
+    script = (
+        "import os, subprocess, sys\nfrom codedtool.cli.streams import guard_streams, without_stderr\nguard_streams()\n"
+        "def write(text):\n    print(text, file=sys.stderr)\n    os.write(2, b'%d' % len(text))\n"
+        "    subprocess.run(['sh', '-c', 'echo worker >&2'])\n"
+        "with without_stderr():\n    write('hidden')\nwrite('shown')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr == "shown\n5worker\n"
+
+
+@pytest.mark.parametrize(("line", "code"), [("bounds", 2), ("verify none.npy", 2), (BOUNDS, 0)])
+def test_of_several_ranks_the_first_alone_prints_the_document(
+    line: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    result = CliRunner().invoke(app, [*line.split(), "--json", "--quiet"])
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr or not code
+
+
 def wide_table(num_columns: int = 12) -> Table:
     header = ("file", *(f"column number {number}" for number in range(num_columns)))
     names = ("schemes/a_long_name_first.npy", "schemes/a_long_name_second.npy")
