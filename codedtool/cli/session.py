@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from codedtool.budget import Budget, Progress
 from codedtool.cli.streams import without_stderr
-from codedtool.errors import CodedtoolError, InputError, replace_arguments
+from codedtool.errors import CodedtoolError, InputError, library_without_memory, replace_arguments
 from codedtool.text import readable
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
                 f"this command needs {package}, which is not installed: pip install 'codedtool[{_EXTRA_OF[package]}]'"
             )
             raise _told(missing, as_json=bool(kwargs.get("json_output"))) from None
+        except (ImportError, OSError) as error:
+            lacking = library_without_memory(error)
+            if lacking is None:
+                raise
+            raise _told(lacking, as_json=bool(kwargs.get("json_output"))) from None
         except KeyboardInterrupt:
             say("interrupted", to_stderr=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None

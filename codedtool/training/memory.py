@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from codedtool.errors import CodedtoolError
+from codedtool.errors import OutOfMemoryError
 from codedtool.models.counts import count_kept_bytes, training_loss
 from codedtool.models.network import CodedNetwork
 from codedtool.training.recipe import Recipe
@@ -39,12 +39,6 @@ _MESSAGES = (
     "could not create a primitive",
     "could not execute a primitive",
 )
-
-
-class OutOfMemoryError(CodedtoolError):
-    """Memory does not suffice for the work; the message has the figures or the fix. Exit code 3."""
-
-    exit_code = 3
 
 
 def is_out_of_memory(error: BaseException) -> bool:
