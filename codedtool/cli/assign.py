@@ -79,7 +79,7 @@ def assign(
     if result.stopped == "interrupted":
         target = target.with_name(f"{target.stem}.partial.npy")
         result.scheme.save(target, provenance=provenance, force=True)
-        typer.echo(f"interrupted: the best order so far is in {target}", err=True)
+        say(f"interrupted: the best order so far is in {target}", to_stderr=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     result.scheme.save(target, provenance=provenance, force=force)
     if json_output:
