@@ -5,7 +5,6 @@ Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,8 +18,9 @@ from codedtool.analysis.cost import compare_speed, count_macs
 from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
+from codedtool.files import read_json
 from codedtool.models.network import CodedNetwork
-from codedtool.training.evidence import EVIDENCE_FILE, Evidence, parse_evidence
+from codedtool.training.evidence import EVIDENCE_FILE, Evidence, checked_evidence
 from codedtool.training.subject import Outputs, Subject
 
 # The margins that are always measured. A margin is at most 1; with 0, every image stops at the first coded block.
@@ -383,9 +383,9 @@ def decode(
 def load_decoding(subject: Subject) -> DecodeResult | None:
     """The saved result of `decode` for the same checkpoint, data set and image size; None if there is none."""
     try:
-        document = json.loads(artifact_path(subject.run, "decode.json").read_text())
+        document = read_json(artifact_path(subject.run, "decode.json"))
         result = DecodeResult.from_json(document)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     of = (subject.checkpoint, subject.recipe.data, subject.recipe.eval_size)
     return result if (result.checkpoint, result.data, result.image_size) == of else None
@@ -397,19 +397,19 @@ def load_evidence(subject: Subject) -> Evidence | None:
     It is that of an earlier `measure_evidence`, or the agreement in the saved result of `decode`.
     """
     try:
-        document = json.loads(artifact_path(subject.run, EVIDENCE_FILE).read_text())
-        if document.pop("checkpoint") == subject.checkpoint:
-            found = parse_evidence(json.dumps(document).encode(), subject.network, subject.recipe.eval_size)
+        document = read_json(artifact_path(subject.run, EVIDENCE_FILE))
+        if document["checkpoint"] == subject.checkpoint:
+            found = checked_evidence(document, subject.network, subject.recipe.eval_size)
             if found is not None:
                 return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         pass  # missing or damaged: as if never written
     decoding = load_decoding(subject)
     if decoding is None:
         return None
     agreement = [(row.num_images, round(row.num_images * (row.accuracy or 0.0))) for row in decoding.agreement]
     found = Evidence(subject.recipe.eval_size, len(subject.classes), tuple(agreement), {})
-    return parse_evidence(found.to_bytes(), subject.network, subject.recipe.eval_size)
+    return checked_evidence(found.to_json(), subject.network, subject.recipe.eval_size)
 
 
 def measure_evidence(subject: Subject, progress: Progress = silent) -> Evidence:
@@ -420,6 +420,6 @@ def measure_evidence(subject: Subject, progress: Progress = silent) -> Evidence:
     """
     found = subject.measure_evidence(progress)
     # If it cannot be written, the next prediction measures again.
-    with suppress(InputError, OSError):
+    with suppress(InputError):
         write_json(artifact_path(subject.run, EVIDENCE_FILE), found.to_json() | {"checkpoint": subject.checkpoint})
     return found

@@ -83,7 +83,7 @@ def predict(
         print_json([prediction.to_json() for prediction in predictions])
     for prediction in predictions:
         _describe(prediction, to_stderr=json_output)
-    if reason:
+    if reason and not quiet:
         say(f"no confidence: {in_flags(reason)}", to_stderr=True)
 
 

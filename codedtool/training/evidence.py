@@ -120,7 +120,7 @@ class Evidence:
             found = cls(int(document["image_size"]), int(document["num_classes"]), agreement, thresholds)
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{error!r} is missing or wrong") from None
-        if found.num_classes < 1 or any(not 0 <= right <= number for number, right in agreement):
+        if found.num_classes < 1 or any(not 0 <= right <= number < 2**53 for number, right in agreement):
             raise ValueError("the numbers contradict each other")
         return found
 
@@ -129,17 +129,26 @@ class Evidence:
         return (json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n").encode()
 
 
-def parse_evidence(content: bytes | None, network: CodedNetwork, image_size: int) -> Evidence | None:
-    """Read the content of an evidence file; None if there is none, or if it is not of this network and image size."""
-    if content is None:
-        return None
+def checked_evidence(document: Any, network: CodedNetwork, image_size: int) -> Evidence | None:
+    """Make the evidence from a document of `Evidence.to_json`; None if it is not of this network and image size."""
     try:
-        found = Evidence.from_json(json.loads(content))
+        found = Evidence.from_json(document)
     except ValueError:
         return None
     rows = len(network.block_names) + 1 if network.block_names else 0
     fits = (found.image_size, found.num_classes, len(found.agreement)) == (image_size, network.num_classes, rows)
     return found if fits else None
+
+
+def parse_evidence(content: bytes | None, network: CodedNetwork, image_size: int) -> Evidence | None:
+    """Read the content of an evidence file; None if there is none, or if it is not of this network and image size."""
+    if content is None:
+        return None
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return checked_evidence(document, network, image_size)
 
 
 class Collector:

@@ -229,8 +229,6 @@ class Trainer:
     def _train_epoch(self, start: float) -> None:
         """Do the remaining steps of the current epoch."""
         recipe, runtime = self.recipe, self.runtime
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate(self.epoch)
         self.network.train()
         watch = FiniteWatch(self.network.block_names, self.runtime.device)
         keys = [
@@ -267,6 +265,8 @@ class Trainer:
         little smaller.
         """
         recipe, runtime = self.recipe, self.runtime
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate(self.epoch + self.step / self.steps_per_epoch)
         if not len(targets):
             raise InputError(
                 f"no image of one batch in epoch {self.epoch + 1} can be read: `skip_bad_images` is meant for a few "
@@ -327,7 +327,7 @@ class Trainer:
             )
 
     def _advice(self) -> str:
-        last = self.run.checkpoints.index().get("last")
+        last = self.run.checkpoints.newest()
         good = f"the last good checkpoint is {self.run.checkpoints.folder / last}" if last else "no checkpoint yet"
         return f"{good}; train again with a lower `lr` or `mu`" + (
             "" if self.recipe.precision == "fp32" else ", or with `precision` fp32"

@@ -268,7 +268,7 @@ def test_a_run_away_from_its_data_or_on_a_mount_that_is_read_only_predicts(house
         del manifest["files"]["evidence.json"]
         (path / "manifest.json").write_text(json.dumps(manifest))
         (path / "evidence.json").unlink()
-    finished = run(tmp_path, "predict", image, "--run", "moved", "--quiet")
+    finished = run(tmp_path, "predict", image, "--run", "moved")
     assert finished.exit_code == 0
     assert "of 4 early decoders agree); softmax" in finished.stdout
     assert "no confidence: folder:" in finished.stderr
