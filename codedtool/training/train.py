@@ -113,7 +113,7 @@ def train(
         start = time.monotonic()
         launch(_train_child, recipe, schemes, run_name, folder, init, download, provenance, given, classes)
         return _result_of(Run.load(run_name, folder=folder), start)
-    with opened_runtime(recipe) as runtime:
+    with opened_runtime(recipe, is_training=True) as runtime:
         _check_same_precision(recipe, runtime)
         if about_precision is not None and tell is not None and runtime.is_main:
             tell(about_precision)
@@ -205,7 +205,7 @@ def resume(
         start = time.monotonic()
         launch(_resume_child, begun, checkpoint, changes, download)
         return _result_of(run, start)
-    with opened_runtime(recipe) as runtime:
+    with opened_runtime(recipe, is_training=True) as runtime:
         data = load_data_of(begun, recipe, runtime, download=download, progress=progress)
         check_same_data(begun, recipe, data, resumed=True)
         if runtime.is_main:
