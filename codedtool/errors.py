@@ -35,6 +35,28 @@ class InfeasibleError(CodedtoolError):
     exit_code = 3
 
 
+class OutOfMemoryError(CodedtoolError):
+    """Memory does not suffice for the work; the message has the figures or the fix. Exit code 3."""
+
+    exit_code = 3
+
+
+def library_without_memory(error: BaseException) -> OutOfMemoryError | None:
+    """The error for people if ``error`` says that a library found no memory to be loaded into; None otherwise.
+
+    The dynamic loader fails so under a limit on the address space (ulimit -v). What the loader says reaches Python as
+    the text of an ImportError.
+    """
+    text = str(error)
+    lacks = any(sign in text for sign in ("failed to map segment", "Cannot allocate memory", "cannot allocate memory"))
+    if not isinstance(error, ImportError | OSError) or not lacks:
+        return None
+    return OutOfMemoryError(
+        f"memory does not suffice to load a library ({text}); free memory, or raise the limit on the address space "
+        "(ulimit -v)"
+    )
+
+
 def replace_arguments(message: str, spell: Callable[[str], str]) -> str:
     """``message`` with every argument name between backquotes replaced by ``spell(name)``."""
     return _ARGUMENT.sub(lambda found: spell(found[1]), message)

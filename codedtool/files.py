@@ -91,7 +91,7 @@ def files_ending(folder: Path, suffix: str) -> list[Path]:
         FileError: the folder cannot be listed.
     """
     with _told(f"{folder}: cannot be listed"), os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and not _is_folder(entry)]
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and _may_be_read(entry)]
     return [folder / name for name in sorted(names) if Path(name).suffix == suffix]
 
 
@@ -301,12 +301,15 @@ def _mode(path: Path) -> int | None:
         raise _error(f"{path!r}: cannot be a path", error) from error
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder; a link that leads nowhere is not, and whoever reads it is told."""
+def _may_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is an ordinary file, or a link that leads nowhere, of which whoever reads it is told.
+
+    A pipe is neither: reading it would wait for a writer forever.
+    """
     try:
-        return entry.is_dir()
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
     except OSError:
-        return False
+        return True
 
 
 def _make_folders(folder: Path, made: list[Path]) -> None:

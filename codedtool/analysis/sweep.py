@@ -16,6 +16,7 @@ from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.files import exists, read_json
+from codedtool.training.launch import ADVICE, read_launch
 from codedtool.training.loop import Interrupted
 from codedtool.training.precision import as_begun
 from codedtool.training.recipe import Recipe, settings
@@ -198,6 +199,9 @@ def sweep(
         InputError: `train` refuses a value, or a run in ``folder`` was trained with other values.
         Interrupted: ``budget`` asked to stop.
     """
+    launched = read_launch()
+    if launched.world_size > 1:
+        raise InputError(f"the environment has WORLD_SIZE={launched.world_size}, and a sweep is one process; {ADVICE}")
     if not vary:
         raise InputError("nothing varies: give `vary` as KEY=VALUE,VALUE")
     budget = budget or Budget()

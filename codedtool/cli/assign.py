@@ -11,6 +11,7 @@ import typer
 
 from codedtool.budget import Budget
 from codedtool.cli.completion import complete_scheme
+from codedtool.cli.runs import warnings_on_stderr
 from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
@@ -72,13 +73,13 @@ def assign(
     given = CodingScheme.load(scheme_path(scheme))
     matrix, matrix_sha256 = _matrix(similarity, given.num_classes, quiet=quiet)
     budget = Budget()
-    with progress_display(quiet=quiet) as progress, interruptible(budget):
+    with warnings_on_stderr(), progress_display(quiet=quiet) as progress, interruptible(budget):
         result = assign_classes(given, matrix, repel=repel, seed=seed, budget=budget, progress=progress)
     provenance = _provenance(result, given.sha256, matrix_sha256)
     if result.stopped == "interrupted":
         target = target.with_name(f"{target.stem}.partial.npy")
         result.scheme.save(target, provenance=provenance, force=True)
-        typer.echo(f"interrupted: the best order so far is in {target}", err=True)
+        say(f"interrupted: the best order so far is in {target}", to_stderr=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     result.scheme.save(target, provenance=provenance, force=force)
     if json_output:

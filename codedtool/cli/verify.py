@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codedtool.analysis.result import NONE, Table
-from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, say, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.verify import VerifyReport
@@ -122,6 +122,6 @@ def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
     for report in reports:
         for check in report.failures:
             rule = f"rule {check.rule}" if check.rule in ("A", "B", "C") else check.rule
-            typer.echo(f"{report.path}: {rule}: {check.detail}", err=True)
+            say(f"{report.path}: {rule}: {check.detail}", to_stderr=True)
     num_failed = sum(not report.passed for report in reports)
-    typer.echo(f"{len(reports) - num_failed} passed, {num_failed} failed", err=to_stderr)
+    say(f"{len(reports) - num_failed} passed, {num_failed} failed", to_stderr=to_stderr)

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from codedtool.budget import Progress, silent
-from codedtool.data.split import ImageData
+from codedtool.data.split import ImageData, with_fingerprint
 from codedtool.errors import InputError
 from codedtool.files import expanded, is_dir
 
@@ -66,14 +66,14 @@ def load_dataset(
     if kind == "digits":
         from codedtool.data.small import load_digits
 
-        return load_digits()
+        return with_fingerprint(load_digits())
     if kind == "synthetic":
         from codedtool.data.small import make_synthetic
 
-        return make_synthetic(_synthetic_classes(rest))
+        return with_fingerprint(make_synthetic(_synthetic_classes(rest)))
     from codedtool.data.cifar import load_cifar
 
-    return load_cifar(kind, data_dir=data_dir, download=download, progress=progress)
+    return with_fingerprint(load_cifar(kind, data_dir=data_dir, download=download, progress=progress))
 
 
 def _parse(name: str) -> tuple[str, str]:

@@ -218,8 +218,6 @@ class Trainer:
     def _train_epoch(self, start: float) -> None:
         """Do the remaining steps of the current epoch."""
         recipe, runtime = self.recipe, self.runtime
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate(self.epoch)
         self.network.train()
         watch = FiniteWatch(self.network.block_names, self.runtime.device)
         keys = [
@@ -256,6 +254,8 @@ class Trainer:
         little smaller.
         """
         recipe, runtime = self.recipe, self.runtime
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate(self.epoch + self.step / self.steps_per_epoch)
         if not len(targets):
             raise InputError(
                 f"no image of one batch in epoch {self.epoch + 1} can be read: `skip_bad_images` is meant for a few "

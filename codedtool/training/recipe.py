@@ -91,6 +91,13 @@ class OptimisationSettings:
     cooldown_epochs: Annotated[
         int, Setting("Last epochs, trained at the learning rate that ends the cosine schedule.", low=0)
     ] = 0
+    sched_on_updates: Annotated[
+        bool,
+        Setting(
+            "Change the learning rate at every step instead of every epoch; the schedule is the same. A training of "
+            "few epochs then also ends at a low learning rate."
+        ),
+    ] = False
     momentum: Annotated[float, Setting("Momentum of SGD.", low=0, high=1)] = 0.9
     nesterov: Annotated[bool, Setting("Use Nesterov's momentum.")] = True
     weight_decay: Annotated[float, Setting("Weight decay.", low=0)] = 5e-4
@@ -234,12 +241,17 @@ class Recipe(MachineSettings, ImageSettings, OptimisationSettings, NetworkSettin
                 f"`epochs` {self.epochs}; raise `epochs`"
             )
 
-    def learning_rate(self, epoch: int) -> float:
-        """Learning rate of ``epoch`` (from 0): warm-up, cosine per epoch, cool-down (section 4.1, appendix B).
+    def learning_rate(self, epoch: float) -> float:
+        """Learning rate of ``epoch`` (from 0): warm-up, cosine, cool-down (section 4.1, appendix B).
 
         The schedule is timm's: the warm-up replaces the first epochs of the cosine instead of delaying it, and the
         cosine reaches min_lr when the cool-down begins.
+
+        Args:
+            epoch: with ``sched_on_updates`` 2.5 is the middle of the third epoch; without it the fraction counts not.
         """
+        if not self.sched_on_updates:
+            epoch = math.floor(epoch)
         if epoch < self.warmup_epochs:
             return self.warmup_lr + (self.lr - self.warmup_lr) * epoch / self.warmup_epochs
         length = self.epochs - self.cooldown_epochs
@@ -492,6 +504,7 @@ _SMALL = Recipe(
     mu=2.0,
     randaugment="",
     precision="auto",
+    sched_on_updates=True,
 )
 
 # For weights that have learned already: few epochs at a low learning rate; not from the paper.

@@ -78,7 +78,8 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     recipe = (
         "--recipe --data --preset --epochs --early-stop-epochs --batch-size --micro-batch --lr --min-lr "
         "--warmup-epochs --warmup-lr "
-        "--cooldown-epochs --momentum --nesterov --weight-decay --norm-decay --label-smoothing --mu --p-drop "
+        "--cooldown-epochs --sched-on-updates --momentum --nesterov --weight-decay "
+        "--norm-decay --label-smoothing --mu --p-drop "
         "--exponent --threshold --energy-norm --concatenate --gradient-masking --shortcuts --permutation "
         "--crop-padding --random-resized-crop --flip --randaugment --erasing --erasing-count "
         "--images-per-class --split --split-seed --balanced --train-size --eval-size "
@@ -120,7 +121,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         **{row.name: f"{of_run} {' '.join(of_row(row))}" for row in CATALOGUE},
         "cost": f"{of_run} --class --preset --scheme --image-size",
         "networks": "--preset",
-        "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data-dir --device",
+        "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data --data-dir --device",
         "report": f"{of_run} --compare --ood --out --force --seed",
         "export": "--run --checkpoint --bc --format --out --force",
         "sweep": f"--vary --name --seeds --scheme --stages --uncoded-stages --config --no-download {recipe}",

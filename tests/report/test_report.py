@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -149,3 +152,22 @@ def test_class_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     page = Page(path.read_text())
     assert all(str(image["src"]).startswith("data:") for image in page.images)
     assert len([name for name in page.ids if re.fullmatch(r"class-\d+", name)]) == len(names)
+
+
+@pytest.mark.parametrize("backend", ["none-such", "module://none.such", "agg", ""])
+def test_figures_are_drawn_whatever_backend_a_notebook_asks_for(backend: str, tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path\n"
+        "from codedtool.analysis.artifacts import write_figure\n"
+        "from codedtool.report.style import new_figure\n"
+        f"write_figure(Path({str(tmp_path / 'figure.png')!r}), new_figure()[0])\n"
+        "import matplotlib, os\n"
+        "print(os.environ['MPLBACKEND'], dict.__getitem__(matplotlib.rcParams, 'backend'))"
+    )
+    environment = os.environ | {"MPLBACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figure.png").exists()
+    assert done.stdout.startswith(backend)
+    # A backend that exists stays the notebook's.
+    assert (backend in done.stdout.split(maxsplit=1)[-1]) == (backend != "none-such")

@@ -83,6 +83,27 @@ def test_one_line_per_epoch_names_what_it_says(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("on_updates", [False, True])
+def test_the_learning_rate_changes_at_every_step_or_every_epoch(
+    on_updates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[float] = []
+    train_step = Trainer._train_step
+
+    def seen(trainer: Trainer, *batch: Any) -> None:
+        train_step(trainer, *batch)
+        used.append(trainer.optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(Trainer, "_train_step", seen)
+    result, _ = run_of(tmp_path, epochs=2, lr=0.05, batch_size=16, sched_on_updates=on_updates)
+    recipe = result.run.recipe
+    per_epoch = len(used) // 2
+    assert per_epoch == 4
+    expected = [number / per_epoch if on_updates else number // per_epoch for number in range(len(used))]
+    assert used == [recipe.learning_rate(epoch) for epoch in expected]
+    assert len(set(used)) == (8 if on_updates else 2)
+
+
 def test_training_stops_when_the_validation_accuracy_no_longer_rises(tmp_path: Path) -> None:
     result, lines = run_of(tmp_path, epochs=30, lr=0.0, early_stop_epochs=2)
     accuracies = [row["val_accuracy"] for row in result.run.metrics()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import resource
 import subprocess
 import sys
@@ -10,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from codedtool.errors import OutOfMemoryError, library_without_memory
 from codedtool.models import build_network
 from codedtool.models.network import CodedNetwork
 from codedtool.training import memory
 from codedtool.training.devices import opened_runtime
-from codedtool.training.memory import OutOfMemoryError, available_bytes, fit_micro_batch, is_out_of_memory, memory_told
+from codedtool.training.memory import available_bytes, fit_micro_batch, is_out_of_memory, memory_told
 from codedtool.training.recipe import Recipe, recipe_for
 from codedtool.training.run import Run
 from codedtool.training.train import train
@@ -143,3 +146,21 @@ app()
     else:
         assert done.returncode == 0, done.stderr
         assert "--micro-batch 2 is used" in done.stderr or "--micro-batch 4 is used" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [600_000, 2_000_000])
+def test_a_limit_that_torch_cannot_be_loaded_under_is_told(kilobytes: int, tmp_path: Path) -> None:
+    command = f"ulimit -v {kilobytes}; exec '{sys.executable}' -m codedtool train --data digits --json"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "memory does not suffice to load a library" in json.loads(done.stdout)["error"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_only_a_loader_without_memory_is_told_so() -> None:
+    assert library_without_memory(ImportError("libtorch_cpu.so: failed to map segment from shared object"))
+    assert library_without_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert library_without_memory(ImportError("cannot import name 'x'")) is None
+    assert library_without_memory(ValueError("Cannot allocate memory")) is None

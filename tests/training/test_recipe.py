@@ -62,6 +62,19 @@ def test_imagenet_learning_rate_is_timms_cosine_with_warm_up_and_cool_down() -> 
         schedule.step(epoch)
         assert recipe.learning_rate(epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
     assert recipe.learning_rate(249) == recipe.learning_rate(240) == 1e-5
+    assert recipe.learning_rate(3.5) == recipe.learning_rate(3)
+
+
+def test_the_learning_rate_of_every_step_is_timms_schedule_on_updates() -> None:
+    recipe = RECIPES["small"].with_values({"epochs": 6, "warmup_epochs": 1, "cooldown_epochs": 1})
+    steps = 7
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=recipe.lr)
+    schedule = CosineLRScheduler(
+        optimizer, t_initial=5 * steps, lr_min=1e-5, warmup_t=steps, warmup_lr_init=1e-4, t_in_epochs=False
+    )
+    for step in range(recipe.epochs * steps):
+        schedule.step_update(step)
+        assert recipe.learning_rate(step / steps) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
 
 
 @pytest.mark.parametrize(
