@@ -241,7 +241,8 @@ def resolve(
             raise InputError(
                 f"--config {config}: {key} must be {'a list' if own[key] is list else 'text'}, got {value!r}"
             )
-    values |= given
+    # Before the values lead to anything: each has its type and bounds.
+    values = {key: settings()[key].checked(key, value) for key, value in values.items()} | given
     paths = schemes or [Path(str(path)) for path in from_file.get("scheme", [])]
     data = values.get("data")
     found = find_recipe(data, values.get("recipe")) if data else None
