@@ -342,9 +342,10 @@ def _fit(
     trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress, tell_epoch=tell_epoch)
     if found is not None:
         trainer.restore(found.weights, found.state)
-    if runtime.is_main:
-        run.write_metrics(trainer.history)
-    trainer.fit()
+    with trainer.budget.watched():
+        if runtime.is_main:
+            run.write_metrics(trainer.history)
+        trainer.fit()
     return TrainResult(
         run=run,
         epochs=trainer.epoch,
