@@ -148,9 +148,7 @@ def test_a_worker_that_the_system_ends_is_reported_as_it_was(
     ],
 )
 def test_the_end_of_a_worker_is_told_by_its_exit_code(codes: tuple[int | None, ...], message: str) -> None:
-    workers = {
-        cast(BaseProcess, SimpleNamespace(exitcode=code, join=lambda _: None, n=n)) for n, code in enumerate(codes)
-    }
+    workers = [cast(BaseProcess, SimpleNamespace(exitcode=code, join=lambda _: None)) for code in codes]
     assert re.search(message, loader._how_it_ended(workers, OSError("broken pipe")))
 
 
