@@ -30,8 +30,9 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 SCHEME = ("--scheme", str(SCHEMES / "c10_3of10.npy"), "--preset", "coded_resnext_tiny")
 SHORT = ("--data", "digits", "--batch-size", "120", "--precision", "fp32", "--device", "cpu", "--num-workers", "0")
 
-# Moments at which each command is killed.
+# Moments at which each command is killed, and interrupted.
 KILLS = 10
+INTERRUPTIONS = 3
 
 TRAIN = ("train", *SCHEME, *SHORT, "--epochs", "3", "--run-name", "new", "--checkpoint-minutes", "0")
 GRID = ("sweep", "--vary", "mu=0,2", "--name", "grid", *SCHEME, *SHORT, "--epochs", "1")
@@ -174,7 +175,7 @@ def test_kill_9_at_random_moments_spoils_nothing_and_the_end_is_the_same(
 def test_ctrl_c_ends_every_verb_with_130_and_nothing_half_written(verb: str, house: Path, tmp_path: Path) -> None:
     chance = random.Random(verb)
     seconds = finish(VERBS[verb], Path(shutil.copytree(house, tmp_path / "whole")))
-    for number in range(3):
+    for number in range(INTERRUPTIONS):
         folder = Path(shutil.copytree(house, tmp_path / str(number)))
         with running(VERBS[verb], folder) as process:
             with contextlib.suppress(subprocess.TimeoutExpired):
