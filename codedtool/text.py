@@ -80,3 +80,20 @@ def _stands_for_bytes(text: str) -> bool:
 
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
+
+
+# ASCII for the signs that tables and helps use.
+_PLAIN = {"…": "...", "–": "-", "—": "-", "±": "+-", "×": "x", "·": "*", "≥": ">=", "μ": "mu", "’": "'"}
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding lacks as ASCII, or as an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(letter, _escaped(letter)) for letter in part), error.end
+
+
+# Name of the error handler for streams: what the stream's encoding lacks is written as ASCII.
+PLAINLY = "codedtool-plainly"
+codecs.register_error(PLAINLY, _plainly)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from codedtool.text import decode_text, encodable, for_figure, for_script, readable
+from codedtool.text import PLAINLY, decode_text, encodable, for_figure, for_script, readable
 
 NAMES = [
     "cat",
@@ -63,3 +63,9 @@ def test_a_script_element_cannot_be_ended_from_within() -> None:
 def test_a_text_file_is_read_whatever_editor_saved_it(encoding: str) -> None:
     for end in ("\n", "\r\n", "\r"):
         assert decode_text(f"epochs = 1 # é{end}".encode(encoding)) == "epochs = 1 # é\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
+def test_a_stream_of_another_encoding_gets_ascii(encoding: str) -> None:
+    assert "狗 … 50 ±".encode(encoding, PLAINLY).startswith(rb"\u72d7 ")
+    assert "–".encode("ascii", PLAINLY) == b"-"

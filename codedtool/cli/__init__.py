@@ -5,10 +5,10 @@ The commands that measure a run are made from the catalogue of analyses; every o
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from codedtool import __version__
 from codedtool.analysis.catalogue import CATALOGUE
@@ -29,6 +29,9 @@ from codedtool.cli import (
     verify,
 )
 from codedtool.cli.ranks import leave_to_rank_0
+from codedtool.cli.session import OneDocument, say
+from codedtool.cli.streams import failure_of, guard_streams
+from codedtool.errors import InputError
 
 # Panels of `codedtool --help`, in the order of use.
 _SCHEMES, _TRAINING, _RESULTS, _DEPLOYMENT = "Schemes", "Training", "Results of a run", "Predictions and exports"
@@ -40,7 +43,7 @@ _ORDER = (
 )
 
 
-class _InOrderOfUse(TyperGroup):
+class _InOrderOfUse(OneDocument):
     """The group of all commands. Without it, typer lists a command that has commands of its own last."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -92,5 +95,13 @@ app.command("export", rich_help_panel=_DEPLOYMENT)(export.export)
 
 def main() -> None:
     """The ``codedtool`` console script and ``python -m codedtool``."""
+    guard_streams()
     leave_to_rank_0()
-    app(prog_name="codedtool")
+    try:
+        app(prog_name="codedtool")
+    except SystemExit as end:
+        lost = failure_of(sys.stdout)
+        if lost is None or end.code:
+            raise
+        say(f"error: what the command printed is lost: cannot write to standard output ({lost})", to_stderr=True)
+        raise SystemExit(InputError.exit_code) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codedtool.analysis.result import NONE, Table
-from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, say, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.bounds import UpperBound
@@ -45,7 +45,7 @@ def bounds(
         verdict = f"K={num_classes} codewords cannot exist at any distance: at most {table[0].best} do"
     else:
         verdict = f"highest distance not excluded for K={num_classes} codewords: {highest}"
-    typer.echo(verdict, err=json_output)
+    say(verdict, to_stderr=json_output)
 
 
 def _print_table(bounds: list[UpperBound], num_classes: int, *, to_stderr: bool) -> None:

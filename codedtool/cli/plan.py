@@ -77,7 +77,7 @@ def _write(planned: Plan, *, force: bool, progress: Progress) -> list[Path]:
         with interruptible(budget):
             results = make_schemes(planned, budget=budget, progress=progress)
     except SearchInterrupted:
-        typer.echo("interrupted: nothing was written", err=True)
+        say("interrupted: nothing was written", to_stderr=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for path, result, command in zip(made, results, planned.scheme_commands(), strict=True):
         result.scheme.save(path, provenance=provenance_of(result, shlex.join(command)), force=force)

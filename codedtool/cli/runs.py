@@ -17,7 +17,7 @@ import typer
 
 from codedtool.budget import Budget, Progress
 from codedtool.cli.completion import OF_RECIPE, complete_run, complete_scheme
-from codedtool.cli.session import EXIT_INTERRUPTED, Display, in_flags, progress_display
+from codedtool.cli.session import EXIT_INTERRUPTED, Display, in_flags, progress_display, say
 from codedtool.errors import InputError
 from codedtool.training.recipe import RECIPES, Recipe, settings
 from codedtool.training.settings import SettingIgnored
@@ -205,7 +205,7 @@ def interruptible_training(budget: Budget) -> Iterator[None]:
         try:
             yield
         except Interrupted as interruption:
-            typer.echo(f"interrupted: {in_flags(str(interruption))}", err=True)
+            say(f"interrupted: {in_flags(str(interruption))}", to_stderr=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
@@ -291,7 +291,7 @@ def warnings_on_stderr() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
             if category is SettingIgnored or filename.startswith(package):
-                typer.echo(f"warning: {in_flags(str(message))}", err=True)
+                say(f"warning: {in_flags(str(message))}", to_stderr=True)
             else:
                 usual(message, category, filename, *rest)
 
@@ -311,7 +311,7 @@ def finishing_the_step(budget: Budget) -> Iterator[None]:
         if budget.stop_reason() is not None or not budget.is_watched:
             raise KeyboardInterrupt
         budget.interrupt()
-        typer.echo("stopping after this step, then saving a checkpoint (again: stop at once)", err=True)
+        say("stopping after this step, then saving a checkpoint (again: stop at once)", to_stderr=True)
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -258,14 +258,14 @@ def provenance_of(result: SchemeResult, command: str | None = None) -> dict[str,
 def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
     """Save the best scheme of an interrupted search beside the target, and say so."""
     if best is None:
-        typer.echo("interrupted: fewer than K codewords were known, nothing to save", err=True)
+        say("interrupted: fewer than K codewords were known, nothing to save", to_stderr=True)
         return
     found = best.scheme
     target = target or default_path(found.num_classes, found.length, found.act, found.min_distance)
     partial = target.with_name(f"{target.stem}.partial.npy")
     found.save(partial, provenance=provenance_of(best), force=True)
     sums = f"column sums {found.s_min}..{found.s_max}"
-    typer.echo(f"interrupted: the best scheme so far is in {partial} ({sums})", err=True)
+    say(f"interrupted: the best scheme so far is in {partial} ({sums})", to_stderr=True)
 
 
 def _description(result: SchemeResult, target: Path) -> list[str]:

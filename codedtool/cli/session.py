@@ -7,17 +7,21 @@ import json
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, Protocol, TextIO, TypeVar, get_args
 
 import typer
+from typer.core import TyperGroup
 
 from codedtool.budget import Budget, Progress
+from codedtool.cli.streams import without_stderr
 from codedtool.errors import CodedtoolError, InputError, library_without_memory, replace_arguments
+from codedtool.text import readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +52,9 @@ _PLAIN_LINE_EVERY = 5.0
 # The command that runs; messages of the library are told in its flags.
 _RUNNING: ContextVar[Callable[..., Any] | None] = ContextVar("running", default=None)
 
+# Whether the command has printed its JSON document.
+_PRINTED: ContextVar[bool] = ContextVar("printed", default=False)
+
 
 def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """Wrap a command body: errors of the project end in one message and their exit code, Ctrl-C in 130.
@@ -59,6 +66,7 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
     @wraps(function)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         _RUNNING.set(function)
+        _PRINTED.set(False)
         try:
             return function(*args, **kwargs)
         except CodedtoolError as error:
@@ -71,18 +79,13 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
                 f"this command needs {package}, which is not installed: pip install 'codedtool[{_EXTRA_OF[package]}]'"
             )
             raise _told(missing, as_json=bool(kwargs.get("json_output"))) from None
-        except BrokenPipeError:
-            # The reader of our stdout (head, less) went away: nobody is left to tell.
-            # Without it the interpreter would flush the broken pipe at exit, and complain.
-            sys.stdout = None
-            raise typer.Exit(0) from None
         except (ImportError, OSError) as error:
             lacking = library_without_memory(error)
             if lacking is None:
                 raise
             raise _told(lacking, as_json=bool(kwargs.get("json_output"))) from None
         except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
+            say("interrupted", to_stderr=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return wrapped
@@ -93,8 +96,52 @@ def _told(error: CodedtoolError, *, as_json: bool) -> typer.Exit:
     message = in_flags(str(error))
     if as_json:
         print_json({"error": message, "exit_code": error.exit_code})
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}", to_stderr=True)
     return typer.Exit(error.exit_code)
+
+
+class OneDocument(TyperGroup):
+    """A group of commands whose ``--json`` prints exactly one JSON document, whatever ends the command.
+
+    Wrong usage, an interruption and a bug end in {"error": message, "exit_code": code} too. With ``--quiet`` as well,
+    nothing goes to stderr: a bug's traceback is then in the document.
+    """
+
+    def main(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]  # all are passed on
+        words = list(sys.argv[1:] if args is None else args)
+        words = words[: words.index("--")] if "--" in words else words
+        if "--json" not in words or {"--help", "--version"} & set(words):
+            return super().main(args=args, **settings)
+        _PRINTED.set(False)
+        with without_stderr() if {"--quiet", "-q"} & set(words) else nullcontext():
+            code = self._document(args, settings)
+        raise SystemExit(code)
+
+    def _document(self, args: Any, settings: dict[str, Any]) -> int:
+        """Run the command, and print the document that it did not print itself; returns the exit code."""
+        error: dict[str, Any] = {"error": "the command ended without a result"}
+        try:
+            ended = super().main(args=args, **(settings | {"standalone_mode": False}))
+            code = ended if isinstance(ended, int) else 0
+            if code == EXIT_INTERRUPTED:
+                error = {"error": "interrupted"}
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        except typer.Abort:
+            code, error = EXIT_INTERRUPTED, {"error": "interrupted"}
+        except Exception as problem:
+            # Of typer's own exceptions, those of wrong usage bring their exit code.
+            code = int(getattr(problem, "exit_code", 1))
+            message = getattr(problem, "format_message", None)
+            if message is None:
+                error = {"error": f"{type(problem).__name__}: {problem}", "traceback": traceback.format_exc()}
+                say(error["traceback"], to_stderr=True)
+            else:
+                error = {"error": message()}
+                say(f"error: {error['error']}", to_stderr=True)
+        if not _PRINTED.get():
+            print_json({**error, "exit_code": code})
+        return code
 
 
 def in_flags(message: str) -> str:
@@ -115,32 +162,91 @@ def _flag(function: Callable[..., Any], name: str) -> str:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout."""
-    typer.echo(json.dumps(document, indent=2, allow_nan=False))
+    """Print one JSON document on stdout; a second one, of an error after the first, is left out."""
+    if not _PRINTED.get():
+        _PRINTED.set(True)
+        print(json.dumps(document, indent=2, allow_nan=False), flush=True)
 
 
 def say(message: str, *, to_stderr: bool) -> None:
     """Print one line for people: on stdout, or on stderr when stdout belongs to a JSON document."""
-    typer.echo(message, err=to_stderr)
+    lines = "\n".join(map(readable, message.split("\n")))
+    print(lines, file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
 def print_table(table: Table, *, to_stderr: bool) -> None:
-    """Print a table, at a terminal's width; into a pipe or file, as wide as the table needs."""
+    """Print a table on stdout; with ``to_stderr`` nothing, because the JSON document on stdout has its numbers.
+
+    At a terminal, columns that do not fit stand in further tables below, each with the first column, which tells the
+    rows apart. Into a pipe or file, a table is as wide as it needs.
+    """
+    if to_stderr:
+        return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(box=None)
-    for number, heading in enumerate(table.header):
-        # The first column tells the rows apart: it is never cut.
-        shown.add_column(Text(heading), justify="right" if number else "left", no_wrap=number == 0)
-    for row in table.rows:
-        shown.add_row(*map(Text, row))
-    stream = sys.stderr if to_stderr else sys.stdout
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 240)
+    cells = [tuple(map(readable, row)) for row in (table.header, *table.rows)]
+    columns = [_widths([row[number] for row in cells], cell_len) for number in range(len(table.header))]
+    # The first column tells the rows apart: it is never cut or wrapped.
+    columns[0] = (columns[0][1], columns[0][1])
+    console = Console(file=sys.stdout, highlight=False)
+    is_terminal = _is_terminal(sys.stdout)
+    width = console.width if is_terminal else sum(most + _GAP for _, most in columns)
     # Not the table's title, which would wrap at the table's width.
-    console.print(Text(table.caption, style="bold"))
-    console.print(shown)
+    for line in table.caption.split("\n"):
+        console.print(Text(readable(line), style="bold"), soft_wrap=not is_terminal)
+    for numbers in _that_fit(columns, width):
+        shown = RichTable(box=None)
+        spare = width - sum(columns[number][0] + _GAP for number in numbers)
+        needed = 0
+        for number in numbers:
+            least, most = columns[number]
+            given = least + max(0, min(most - least, spare))
+            spare -= given - least
+            needed += given + _GAP
+            justify: Literal["left", "right"] = "right" if number else "left"
+            shown.add_column(Text(cells[0][number]), justify=justify, width=given, overflow="fold")
+        for row in cells[1:]:
+            shown.add_row(*(Text(row[number]) for number in numbers))
+        # What is still wider is wrapped by the terminal, not cut.
+        Console(file=sys.stdout, highlight=False, width=max(width, needed)).print(shown)
+
+
+# Blanks around a cell.
+_GAP = 2
+
+# A cell of at most this many letters stays on one line.
+_UNBROKEN = 24
+
+
+def _widths(cells: Sequence[str], length: Callable[[str], int]) -> tuple[int, int]:
+    """The least width of a column, whose heading and long cells may wrap between words, and the width without wraps."""
+    heading, *values = cells
+    least = [length(word) for word in heading.split()]
+    for value in values:
+        least += [length(value)] if length(value) <= _UNBROKEN else [length(word) for word in value.split()]
+    return max(least, default=0), max(map(length, cells))
+
+
+def _that_fit(columns: Sequence[tuple[int, int]], width: int) -> list[list[int]]:
+    """Numbers of the columns of each table: as many as fit into ``width``, and the first column in every table."""
+    first, *others = range(len(columns))
+    tables = [[first]]
+    left = room = width - columns[first][0] - _GAP
+    for number in others:
+        needed = columns[number][0] + _GAP
+        if needed > left and len(tables[-1]) > 1:
+            tables.append([first])
+            left = room
+        tables[-1].append(number)
+        left -= needed
+    return tables
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def say_left_out(reasons: Sequence[str], *, to_stderr: bool) -> None:
@@ -153,11 +259,12 @@ def show(result: Result, *, as_json: bool, heading: str, files: Sequence[Path]) 
     """Show an analysis's result: the JSON document on stdout if asked for, and for people what it is and holds."""
     if as_json:
         print_json(result.to_json())
-    say(heading, to_stderr=as_json)
-    for table in result.tables():
-        print_table(table, to_stderr=as_json)
-    for line in result.lines():
-        say(line, to_stderr=as_json)
+    else:
+        say(heading, to_stderr=False)
+        for table in result.tables():
+            print_table(table, to_stderr=False)
+        for line in result.lines():
+            say(line, to_stderr=False)
     say_left_out(result.left_out(), to_stderr=as_json)
     if files:
         names = ", ".join(path.name for path in files)
@@ -176,7 +283,7 @@ def progress_display(*, quiet: bool) -> Iterator[Display]:
     """A Display that draws a bar when stderr is a terminal, and prints a plain line now and then otherwise."""
     if quiet:
         yield _Silent()
-    elif sys.stderr.isatty():
+    elif _is_terminal(sys.stderr):
         with _bars() as progress:
             yield progress
     else:
@@ -189,26 +296,43 @@ def _bars() -> Iterator[Display]:
     from rich.progress import (
         BarColumn,
         Progress,
-        SpinnerColumn,
+        ProgressColumn,
         TaskID,
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
     )
+    from rich.table import Column
+    from rich.text import Text
 
+    class TimeLeft(ProgressColumn):
+        """The time left, by the share that is done and the time it took."""
+
+        max_refresh = 0.5
+
+        def render(self, task: Any) -> Text:
+            done = task.completed / task.total if task.total else 0
+            if not done or done >= 1 or task.elapsed is None:
+                return Text("")
+            return Text(f"{_clock(task.elapsed * (1 - done) / done)} left")
+
+    # The note has what the other columns leave of the terminal's width.
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=24)),
+        BarColumn(bar_width=10, table_column=Column(min_width=10)),
+        TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TimeLeft(table_column=Column(no_wrap=True, min_width=12)),
+        TextColumn(
+            "{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         class Bars:
             def __call__(self, phase: str, done: float, total: float | None, note: str = "") -> None:
+                phase, note = readable(phase), readable(note)
                 if phase not in tasks:
                     for task in tasks.values():
                         bars.update(task, visible=False)
@@ -216,7 +340,7 @@ def _bars() -> Iterator[Display]:
                 bars.update(tasks[phase], completed=done, total=total, note=note)
 
             def line(self, text: str) -> None:
-                bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+                bars.console.print(readable(text), markup=False, highlight=False, soft_wrap=True)
 
         yield Bars()
 
@@ -244,10 +368,17 @@ class _PlainLines:
             return
         self._phase, self._last = phase, now
         share = f" {done / total:.1%}" if total else ""
-        typer.echo(f"{phase}{share}" + (f": {note}" if note else ""), err=True)
+        say(f"{phase}{share}" + (f": {note}" if note else ""), to_stderr=True)
 
     def line(self, text: str) -> None:
-        typer.echo(text, err=True)
+        say(text, to_stderr=True)
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as 0:59, 59:59 or 9:59:59."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 @contextmanager

@@ -99,6 +99,7 @@ def train(
                 download=download,
                 budget=budget,
                 progress=progress,
+                tell=partial(say, to_stderr=json_output),
                 tell_epoch=progress.line,
             )
         else:

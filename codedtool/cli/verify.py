@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codedtool.analysis.result import NONE, Table
-from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, verb
+from codedtool.cli.session import Json, Quiet, print_json, print_table, progress_display, say, verb
 
 if TYPE_CHECKING:
     from codedtool.coding.verify import VerifyReport
@@ -59,10 +59,11 @@ def verify(
     """Check schemes against rules A, B and C, and against their JSON, with numpy alone. Exit code 3 if any fails."""
     from codedtool.coding.shipped import shipped_folder
     from codedtool.coding.verify import find_scheme_files, verify_scheme
+    from codedtool.files import is_dir
 
     if not paths:
         here = Path("schemes")
-        paths = [here if here.is_dir() else shipped_folder()]
+        paths = [here if is_dir(here) else shipped_folder()]
     files = find_scheme_files(paths)
     reports = []
     documents: list[dict[str, Any]] = []
@@ -121,6 +122,6 @@ def _print_table(reports: list[VerifyReport], *, to_stderr: bool) -> None:
     for report in reports:
         for check in report.failures:
             rule = f"rule {check.rule}" if check.rule in ("A", "B", "C") else check.rule
-            typer.echo(f"{report.path}: {rule}: {check.detail}", err=True)
+            say(f"{report.path}: {rule}: {check.detail}", to_stderr=True)
     num_failed = sum(not report.passed for report in reports)
-    typer.echo(f"{len(reports) - num_failed} passed, {num_failed} failed", err=to_stderr)
+    say(f"{len(reports) - num_failed} passed, {num_failed} failed", to_stderr=to_stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from codedtool import __version__
-from codedtool.analysis.artifacts import artifact_path, write_figure
+from codedtool.analysis.artifacts import artifact_path, figure_bytes, write_figure
 from codedtool.analysis.bc import BcResult
 from codedtool.analysis.catalogue import CATALOGUE, SEED
 from codedtool.analysis.classifier_metrics import CODED, FULL
 from codedtool.analysis.result import Drawing, Result, Table, percent, save_result
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData
-from codedtool.files import refuse_existing, write_atomically
+from codedtool.files import FileError, refuse_existing, write_atomically
 from codedtool.report.figures_training import draw_training
 from codedtool.text import for_script, readable
 from codedtool.training.run import Run
@@ -119,7 +120,7 @@ def write_report(
         save_result(subject.run, result, drawings)
         results[analysis.name] = result
         skipped += result.left_out()
-        images = _images(subject.run, drawings)
+        images = _images(drawings)
         parts.append(
             Part(analysis.name, analysis.title, analysis.text, images, tuple(result.tables()), tuple(result.lines()))
         )
@@ -153,16 +154,17 @@ def write_report(
 def _training(run: Run) -> Part:
     """The part with the training curves, which are drawn from the run's metrics."""
     drawing = Drawing("training", "Accuracy and losses by epoch", draw_training(run.metrics()))
-    write_figure(artifact_path(run, "training.png"), drawing.figure)
+    with suppress(FileError):  # a run that cannot be written to; the analyses' results warn of it
+        write_figure(artifact_path(run, "training.png"), drawing.figure)
     text = "Accuracy, losses and accuracy of the early decoders after every epoch (metrics.csv)."
-    return Part("training", "Training", text, _images(run, [drawing]))
+    return Part("training", "Training", text, _images([drawing]))
 
 
-def _images(run: Run, drawings: Sequence[Drawing]) -> tuple[tuple[str, str, int], ...]:
-    """The saved figures, in the form of `Part.figures`."""
+def _images(drawings: Sequence[Drawing]) -> tuple[tuple[str, str, int], ...]:
+    """The figures, in the form of `Part.figures`."""
     found = []
     for drawing in drawings:
-        svg = base64.b64encode(artifact_path(run, f"{drawing.stem}.svg").read_bytes()).decode()
+        svg = base64.b64encode(figure_bytes(drawing.figure, "svg")).decode()
         width = int(drawing.figure.get_figwidth() * _PIXELS_PER_INCH)
         found.append((drawing.alt, f"data:image/svg+xml;base64,{svg}", width))
     return tuple(found)

@@ -192,7 +192,7 @@ def test_an_interrupt_raises_with_the_best_so_far() -> None:
 def test_the_command_writes_a_scheme_that_verifies(tmp_path: Path) -> None:
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "codedtool", *arguments, "--quiet"],
+            [sys.executable, "-m", "codedtool", *arguments],
             cwd=tmp_path,
             env=os.environ.copy(),
             capture_output=True,
