@@ -52,9 +52,10 @@ VERBS = {
     "plan": ("plan", "--K", "10", "--write", "--force"),
     "export": ("export", "--run", "coded", "--force"),
     "predict": ("predict", "digit.png", "--run", "coded"),
+    "ood": ("ood", "--run", "coded", "--ood", "synthetic:4"),
     "networks": ("networks",),
     "schemes": ("schemes",),
-    **{name: (name, "--run", "coded") for name in ("eval", "calibrate", "decode", "specialize", "cost")},
+    **{name: (name, "--run", "coded") for name in ("eval", "calibrate", "decode", "specialize", "activations", "cost")},
 }
 
 
