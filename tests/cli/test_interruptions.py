@@ -185,8 +185,8 @@ def test_ctrl_c_ends_every_verb_with_130_and_nothing_half_written(verb: str, hou
             begin = time.monotonic()
             errors = process.communicate(timeout=60)[1]
         print(f"{verb}: {time.monotonic() - begin:.2f} s")
-        # The command may have ended already, or the interpreter may still have been at its own imports. A shell calls the
-        # end by SIGINT 130 too.
+        # The command may have ended already, or the interpreter may still have been at its own imports. To a shell, the
+        # end by SIGINT is 130 too.
         was_starting = process.returncode == 1 and "codedtool" not in errors
         assert process.returncode in (130, 0, -signal.SIGINT) or was_starting, errors
         if process.returncode == 130:
