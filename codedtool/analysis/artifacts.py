@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from codedtool.files import write_atomically
 from codedtool.text import encodable
@@ -46,15 +46,20 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_figure(path: Path, figure: Figure) -> None:
     """Write a figure to ``path`` (.png) and the .svg beside it."""
+    for kind in ("svg", "png"):
+        write_atomically(path.with_suffix(f".{kind}"), figure_bytes(figure, kind))
+
+
+def figure_bytes(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """The content of a figure's file."""
     import matplotlib
 
-    for kind in ("svg", "png"):
-        buffer = io.BytesIO()
-        # With a fixed salt and no date, the same numbers give the same bytes.
-        style = matplotlib.rc_context({"svg.hashsalt": "codedtool", "svg.fonttype": "none"})
-        with style, warnings.catch_warnings():
-            # The .png shows a box for a letter that no installed font has; the .svg, the page and the tables show it.
-            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-            metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
-        write_atomically(path.with_suffix(f".{kind}"), buffer.getvalue())
+    buffer = io.BytesIO()
+    # With a fixed salt and no date, the same numbers give the same bytes.
+    style = matplotlib.rc_context({"svg.hashsalt": "codedtool", "svg.fonttype": "none"})
+    with style, warnings.catch_warnings():
+        # The .png shows a box for a letter that no installed font has; the .svg, the page and the tables show it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
+    return buffer.getvalue()

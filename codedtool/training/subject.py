@@ -283,12 +283,12 @@ def find_negatives(
     if name == "none":
         return None
     if name is not None:
-        if name == subject.data.name:
+        if name == subject.recipe.data:
             raise InputError(f"`ood` {name} is the data set of the run itself; name one with other classes")
         return load_dataset(
             name, data_dir=Path(subject.recipe.data_dir), download=download, val_only=True, progress=progress
         )
-    usual = {"cifar10": "cifar100", "cifar100": "cifar10"}.get(subject.data.name)
+    usual = {"cifar10": "cifar100", "cifar100": "cifar10"}.get(subject.recipe.data)
     if usual is None:
         return None
     try:
