@@ -31,10 +31,10 @@ class Training:
 
 TRAININGS = (
     Training("plain", "plain", coded=False, share=1.0),
-    Training("coded from its weights", "init", coded=True, share=1.0, from_plain=True),
-    Training("coded from nothing", "nothing", coded=True, share=1.0),
     Training("coded from its weights", "init-quarter", coded=True, share=0.25, from_plain=True),
     Training("coded from nothing", "nothing-quarter", coded=True, share=0.25),
+    Training("coded from its weights", "init", coded=True, share=1.0, from_plain=True),
+    Training("coded from nothing", "nothing", coded=True, share=1.0),
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from pathlib import Path
+import warnings
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from codedtool.analysis.artifacts import artifact_path
 from codedtool.budget import Progress, silent
-from codedtool.files import write_atomically
+from codedtool.files import FileError, write_atomically
 from codedtool.training.subject import Subject
 
 
@@ -38,10 +39,18 @@ def expected_confusions(subject: Subject, *, progress: Progress = silent) -> NDA
     return sums_KK.numpy()
 
 
-def save_confusions(subject: Subject, *, progress: Progress = silent) -> Path:
-    """Write `expected_confusions` to RUN/analysis/confusions.npy and return its path."""
+def save_confusions(subject: Subject, *, progress: Progress = silent) -> tuple[NDArray[np.float64], str]:
+    """Measure `expected_confusions` and write them to RUN/analysis/confusions.npy, or warn if that cannot be written.
+
+    Returns:
+        The matrix, and the SHA-256 of the file's content.
+    """
+    matrix_KK = expected_confusions(subject, progress=progress)
     buffer = io.BytesIO()
-    np.save(buffer, expected_confusions(subject, progress=progress))
+    np.save(buffer, matrix_KK)
     path = artifact_path(subject.run, "confusions.npy")
-    write_atomically(path, buffer.getvalue())
-    return path
+    try:
+        write_atomically(path, buffer.getvalue())
+    except FileError as error:
+        warnings.warn(f"the confusions are not stored in {path}: {error.reason}", stacklevel=2)
+    return matrix_KK, hashlib.sha256(buffer.getvalue()).hexdigest()

@@ -5,7 +5,6 @@ Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from codedtool.analysis.cost import compare_speed, count_macs
 from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.errors import InputError
+from codedtool.files import read_json
 from codedtool.models.network import CodedNetwork
 from codedtool.training.subject import Outputs, Subject
 
@@ -391,9 +391,9 @@ def decode(
 def load_decoding(subject: Subject) -> DecodeResult | None:
     """The saved result of `decode` for the same checkpoint, data set and image size; None if there is none."""
     try:
-        document = json.loads(artifact_path(subject.run, "decode.json").read_text())
+        document = read_json(artifact_path(subject.run, "decode.json"))
         result = DecodeResult.from_json(document)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     of = (subject.checkpoint, subject.recipe.data, subject.recipe.eval_size)
     return result if (result.checkpoint, result.data, result.image_size) == of else None

@@ -5,12 +5,15 @@ Nothing here imports torch or matplotlib, so the command line may import it at o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from codedtool.analysis.artifacts import artifact_path, write_csv, write_figure, write_json
+from codedtool.files import FileError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,20 +108,29 @@ def spread(mean: float, deviation: float) -> str:
 def save_result(run: Run, result: Result, drawings: Sequence[Drawing] = ()) -> tuple[Path, ...]:
     """Write a result to RUN/analysis/: its documents (.json), rows (.csv) and figures (.png and .svg).
 
-    Returns:
-        The paths of the files. Of a figure's two files, only the .png is listed.
+    A file that cannot be written, for example because the run is on a read-only file system, is a warning: the caller
+    still has the result. The files after it are not tried.
 
-    Raises:
-        InputError: a file cannot be written.
+    Returns:
+        The paths of the files that were written. Of a figure's two files, only the .png is listed.
     """
-    written = []
-    for stem, document in result.documents().items():
-        written.append(artifact_path(run, f"{stem}.json"))
-        write_json(written[-1], document)
-    for stem, rows in result.rows().items():
-        written.append(artifact_path(run, f"{stem}.csv"))
-        write_csv(written[-1], rows)
-    for drawing in drawings:
-        written.append(artifact_path(run, f"{drawing.stem}.png"))
-        write_figure(written[-1], drawing.figure)
+    written: list[Path] = []
+    writes: list[tuple[Path, Callable[[Path], None]]] = [
+        *(
+            (artifact_path(run, f"{stem}.json"), partial(write_json, document=document))
+            for stem, document in result.documents().items()
+        ),
+        *((artifact_path(run, f"{stem}.csv"), partial(write_csv, rows=rows)) for stem, rows in result.rows().items()),
+        *(
+            (artifact_path(run, f"{drawing.stem}.png"), partial(write_figure, figure=drawing.figure))
+            for drawing in drawings
+        ),
+    ]
+    for path, write in writes:
+        try:
+            write(path)
+        except FileError as error:
+            warnings.warn(f"the result is not stored in {path.parent}: {error.reason}", stacklevel=2)
+            break
+        written.append(path)
     return tuple(written)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from codedtool.analysis.result import NONE, Result, Rows, Table, percent, spread
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import Failure, InputError
+from codedtool.files import exists, read_json
+from codedtool.training.launch import ADVICE, read_launch
 from codedtool.training.loop import Interrupted
 from codedtool.training.precision import as_begun
 from codedtool.training.recipe import Recipe, settings
@@ -228,6 +229,9 @@ def sweep(
         Interrupted: ``budget`` asked to stop.
         Exception: every run failed; this is the first one's error.
     """
+    launched = read_launch()
+    if launched.world_size > 1:
+        raise InputError(f"the environment has WORLD_SIZE={launched.world_size}, and a sweep is one process; {ADVICE}")
     if not vary:
         raise InputError("nothing varies: give `vary` as KEY=VALUE,VALUE")
     budget = budget or Budget()
@@ -284,7 +288,7 @@ def _trained(
     progress: Progress,
 ) -> Run:
     """The finished run called ``name``: an earlier one, a continued one or a new one."""
-    if not (folder / name).exists():
+    if not exists(folder / name):
         return train(
             recipe, schemes, run_name=name, folder=folder, download=download, budget=budget, progress=progress
         ).run
@@ -307,11 +311,11 @@ def _figures(run: Run, *, download: bool, progress: Progress) -> dict[str, float
     figures |= {f"decoder_{key.removeprefix(prefix)}": float(last[key]) for key in last if key.startswith(prefix)}
     if run.schemes:
         file = artifact_path(run, "sweep_bc.json")
-        if not file.exists():
+        if not exists(file):
             with opened_run(run, checkpoint="last", download=download, progress=progress) as subject:
                 result = evaluate_classifiers(subject, range(len(subject.classes)), progress=progress)
             write_json(file, next(row for row in result.means() if row["source"] == CODED))
-        figures["bc_f1"] = float(json.loads(file.read_text())["val_f1"])
+        figures["bc_f1"] = float(read_json(file)["val_f1"])
     return figures
 
 

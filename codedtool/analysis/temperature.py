@@ -139,7 +139,9 @@ class Likelihood:
         rows = torch.cat([repeat * len(agreement_PL) + pattern_n[part] for repeat, part in enumerate(parts)])
         weights = torch.full((len(rows),), 1 / len(parts[0]), dtype=torch.float64)
         shape = (len(parts) * len(agreement_PL), len(pattern_n))
-        members = torch.sparse_coo_tensor(torch.stack([rows, torch.cat(list(parts))]), weights, shape)
+        members = torch.sparse_coo_tensor(
+            torch.stack([rows, torch.cat(list(parts))]), weights, shape, check_invariants=True
+        )
         values_RPG, slopes_RPG = (
             torch.sparse.mm(members, table_nG).view(len(parts), len(agreement_PL), _NODES)
             for table_nG in (self.values_nG, self.slopes_nG)

@@ -29,6 +29,7 @@ from codedtool.cli import (
     verify,
 )
 from codedtool.cli.commands import OneDocument, RunCommand
+from codedtool.cli.ranks import leave_to_rank_0
 from codedtool.cli.session import say
 from codedtool.cli.streams import failure_of, guard_streams
 from codedtool.errors import InputError
@@ -96,6 +97,7 @@ app.command("export", cls=RunCommand, rich_help_panel=_DEPLOYMENT)(export.export
 def main() -> None:
     """The ``codedtool`` console script and ``python -m codedtool``."""
     guard_streams()
+    leave_to_rank_0()
     try:
         app(prog_name="codedtool")
     except SystemExit as end:

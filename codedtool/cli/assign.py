@@ -11,6 +11,7 @@ import typer
 
 from codedtool.budget import Budget
 from codedtool.cli.completion import complete_scheme
+from codedtool.cli.runs import warnings_on_stderr
 from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
@@ -22,9 +23,12 @@ from codedtool.cli.session import (
     verb,
 )
 from codedtool.errors import InputError
-from codedtool.files import refuse_existing
+from codedtool.files import refuse_existing, sha256
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from codedtool.coding.orders.assignment import Assignment
 
 
@@ -62,17 +66,16 @@ def assign(
     for output in (target, target.with_suffix(".json")):
         refuse_existing(output, force=force)
 
-    from codedtool.coding.orders.assignment import assign_classes, load_similarity
+    from codedtool.coding.orders.assignment import assign_classes
     from codedtool.coding.scheme import CodingScheme
     from codedtool.coding.shipped import scheme_path
 
     given = CodingScheme.load(scheme_path(scheme))
-    matrix_file = _matrix_file(similarity, quiet=quiet)
-    matrix = load_similarity(matrix_file, given.num_classes)
+    matrix, matrix_sha256 = _matrix(similarity, given.num_classes, quiet=quiet)
     budget = Budget()
-    with progress_display(quiet=quiet) as progress, interruptible(budget):
+    with warnings_on_stderr(), progress_display(quiet=quiet) as progress, interruptible(budget):
         result = assign_classes(given, matrix, repel=repel, seed=seed, budget=budget, progress=progress)
-    provenance = _provenance(result, given.sha256, matrix_file)
+    provenance = _provenance(result, given.sha256, matrix_sha256)
     if result.stopped == "interrupted":
         target = target.with_name(f"{target.stem}.partial.npy")
         result.scheme.save(target, provenance=provenance, force=True)
@@ -85,21 +88,27 @@ def assign(
         say(line, to_stderr=json_output)
 
 
-def _matrix_file(similarity: str, *, quiet: bool) -> Path:
-    """The .npy that ``--similarity`` names, or the one written for the run that it names."""
+def _matrix(similarity: str, num_classes: int, *, quiet: bool) -> tuple[NDArray[np.float64], str]:
+    """The similarities that ``--similarity`` names, from a .npy or measured of a run, and their file's SHA-256."""
+    from codedtool.coding.orders.assignment import check_similarity, load_similarity
+
     if similarity.endswith(".npy"):
-        return Path(similarity)
+        path = Path(similarity)
+        return load_similarity(path, num_classes), sha256(path)
     from codedtool.cli.runs import loading, opened
 
     with loading(quiet=quiet) as progress, opened(similarity, {}, progress=progress, no_download=True) as subject:
         from codedtool.analysis.confusions import save_confusions
 
-        return save_confusions(subject, progress=progress)
+        matrix, digest = save_confusions(subject, progress=progress)
+    try:
+        return check_similarity(matrix, num_classes), digest
+    except InputError as error:
+        raise InputError(f"confusions of {subject.run.path}: {error}") from None
 
 
-def _provenance(result: Assignment, given_sha256: str, similarity: Path) -> dict[str, Any]:
+def _provenance(result: Assignment, given_sha256: str, similarity_sha256: str) -> dict[str, Any]:
     """The result's record, the sha256 of its inputs, the command that makes it again, and the versions."""
-    import hashlib
     from importlib.metadata import version
 
     from codedtool import __version__
@@ -108,7 +117,7 @@ def _provenance(result: Assignment, given_sha256: str, similarity: Path) -> dict
     return {
         **result.provenance(),
         "input_sha256": given_sha256,
-        "similarity_sha256": hashlib.sha256(similarity.read_bytes()).hexdigest(),
+        "similarity_sha256": similarity_sha256,
         "command": shlex.join(["codedtool", *arguments]),
         "versions": {
             "codedtool": __version__,

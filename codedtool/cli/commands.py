@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from codedtool.cli.session import EXIT_INTERRUPTED, begin_document, is_first_rank, is_printed, print_json, say
+from codedtool.cli.session import EXIT_INTERRUPTED, begin_document, is_printed, print_json, say
 from codedtool.cli.streams import without_stderr
 
 # The flag that names a run: `train` makes one, `sweep` makes a folder of them, and every other command reads one.
@@ -36,13 +36,13 @@ class OneDocument(TyperGroup):
     """A group of commands whose ``--json`` prints exactly one JSON document, whatever ends the command.
 
     Wrong usage, an interruption and a bug end in {"error": message, "exit_code": code} too. With ``--quiet`` as well,
-    nothing goes to stderr: a bug's traceback is then in the document. Of several ranks, rank 0 alone prints one.
+    nothing goes to stderr: a bug's traceback is then in the document.
     """
 
     def main(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]  # all are passed on
         words = list(sys.argv[1:] if args is None else args)
         words = words[: words.index("--")] if "--" in words else words
-        if "--json" not in words or {"--help", "--version"} & set(words) or not is_first_rank():
+        if "--json" not in words or {"--help", "--version"} & set(words):
             return super().main(args=args, **settings)
         begin_document()
         with without_stderr() if {"--quiet", "-q"} & set(words) else nullcontext():

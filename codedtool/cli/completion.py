@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from codedtool.files import FileError, exists, expanded, is_dir, listed
 
 # The endings of a data set's name that the user goes on typing.
 _DATA = ("cifar10", "cifar100", "digits", "folder:", "synthetic:10")
@@ -19,7 +22,7 @@ def complete_preset(incomplete: str) -> list[str]:
 def complete_run(incomplete: str) -> list[str]:
     """Names of the runs in runs/, or folders where a path is typed."""
     # `codedtool.training.run` imports torch.
-    names = [path.parent.name for path in sorted(Path("runs").glob("*/config.json"))]
+    names = [path.name for path in _listed("runs") if _there(path / "config.json", exists)]
     found = [name for name in names if name.startswith(incomplete)]
     return found or _paths(incomplete, None)
 
@@ -43,19 +46,31 @@ def complete_scheme(incomplete: str) -> list[str]:
 def _paths(incomplete: str, ending: str | None) -> list[str]:
     """Folders, with a slash at the end, and files with the given ending, whose paths begin with ``incomplete``."""
     folder, name = os.path.split(incomplete)
-    try:
-        entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda entry: entry.name)
-    except OSError:
-        return []
     found = []
-    for entry in entries:
+    for entry in _listed(folder or "."):
         if not entry.name.startswith(name) or (entry.name.startswith(".") and not name.startswith(".")):
             continue
-        if entry.is_dir():
+        if _there(entry, is_dir):
             found.append(os.path.join(folder, entry.name) + "/")
         elif ending is not None and entry.name.endswith(ending):
             found.append(os.path.join(folder, entry.name))
     return found
+
+
+def _listed(folder: str) -> list[Path]:
+    """What is in a folder; nothing if it cannot be listed."""
+    try:
+        return listed(expanded(folder))
+    except FileError:
+        return []
+
+
+def _there(path: Path, check: Callable[[Path], bool]) -> bool:
+    """Whether a check of `codedtool.files` holds; not for a path that the system does not let be looked at."""
+    try:
+        return check(path)
+    except FileError:
+        return False
 
 
 # The recipe's values whose flags complete.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @verb
-@with_recipe_flags("device", "data_dir", "precision", "eval_size")
+@with_recipe_flags("device", "data", "data_dir", "precision", "eval_size")
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     run: RunOption = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from codedtool.budget import Budget
+from codedtool.cli.runs import warnings_on_stderr
 from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
@@ -127,7 +128,7 @@ def scheme(
     other_schemes = _load_companions(companions or [], num_classes)
     budget = Budget(time_limit)
     try:
-        with progress_display(quiet=quiet) as progress, interruptible(budget):
+        with warnings_on_stderr(), progress_display(quiet=quiet) as progress, interruptible(budget):
             if base is not None:
                 result = extend_scheme(
                     base,

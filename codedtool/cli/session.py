@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import signal
 import sys
 import time
@@ -98,11 +97,6 @@ def _told(error: CodedtoolError, *, as_json: bool) -> typer.Exit:
     return typer.Exit(error.exit_code)
 
 
-def is_first_rank() -> bool:
-    """Whether this process is rank 0 of a launcher's (torchrun's) processes, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def in_flags(message: str) -> str:
     """``message`` of the library with the running command's flags in place of the arguments' names."""
     function = _RUNNING.get()
@@ -131,8 +125,8 @@ def is_printed() -> bool:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout; a second one, of an error after the first or of another rank, is left out."""
-    if not is_printed() and is_first_rank():
+    """Print one JSON document on stdout; a second one, of an error after the first, is left out."""
+    if not is_printed():
         _PRINTED.set(True)
         print(json.dumps(document, indent=2, allow_nan=False), flush=True)
 

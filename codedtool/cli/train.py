@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from functools import partial
@@ -27,6 +26,7 @@ from codedtool.cli.runs import (
 )
 from codedtool.cli.session import Json, Quiet, in_flags, print_json, say, verb
 from codedtool.errors import InputError
+from codedtool.training.launch import read_launch
 
 if TYPE_CHECKING:
     from codedtool.training.train import TrainResult
@@ -76,7 +76,7 @@ def train(
     fewer than 100,000 larger ones, else cifar10 or imagenet. Another --batch-size scales the recipe's learning rate.
     Fewer --epochs shorten its warm-up and cool-down.
     """
-    main = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, one talks
+    main = read_launch().rank == 0  # of torchrun's processes, one talks
     changes = given(values)
     budget = Budget()
     with loading(quiet=quiet or not main) as progress, interruptible_training(budget):
@@ -101,6 +101,7 @@ def train(
                 download=download,
                 budget=budget,
                 progress=progress,
+                tell=partial(say, to_stderr=json_output),
                 tell_epoch=progress.line,
             )
         else:

@@ -59,10 +59,11 @@ def verify(
     """Check schemes against rules A, B and C, and against their JSON, with numpy alone. Exit code 3 if any fails."""
     from codedtool.coding.shipped import shipped_folder
     from codedtool.coding.verify import find_scheme_files, verify_scheme
+    from codedtool.files import is_dir
 
     if not paths:
         here = Path("schemes")
-        paths = [here if here.is_dir() else shipped_folder()]
+        paths = [here if is_dir(here) else shipped_folder()]
     files = find_scheme_files(paths)
     reports = []
     documents: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""How this project compiles a kernel: numba's njit with an on-disk cache, or without one where nothing can be written.
+"""How this project compiles a kernel: numba's njit, with a cache of the machine code on disk as far as one can be used.
 
 Importing this module imports numba (0.3 s). So only the ``*_kernels.py`` files and `codedtool.coding.bits` import it,
 and other files import those inside the functions that run them. ``NUMBA_DISABLE_JIT=1`` runs the same source
@@ -13,18 +13,29 @@ changes; therefore it records the checksum of ``bits``:
 
 and a test compares the two. Whoever changes ``bits`` has to change the recorded checksums, and changing those files is
 what makes numba compile them anew. `checksum_of_bits` gives the value to record.
+
+The cache saves time and nothing else. Whatever is wrong with it (cut or changed files, a full disk, no folder that can
+be written), the kernel is compiled and one warning says so.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core import caching
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+class CacheIgnored(UserWarning):
+    """numba's cache cannot be used, or part of it; the message says why. The kernels are compiled instead."""
 
 
 def kernel(function: Kernel) -> Kernel:
@@ -32,13 +43,93 @@ def kernel(function: Kernel) -> Kernel:
 
     The plain function stays reachable as ``.py_func``. The GIL is released while the kernel runs.
     """
-    try:
-        return numba.njit(function, cache=True, nogil=True)
-    except RuntimeError:
-        # numba found neither the package's folder nor a user cache folder writable.
-        return numba.njit(function, nogil=True)
+    compiled = numba.njit(function, nogil=True)
+    if not numba.config.DISABLE_JIT:
+        try:
+            # As numba's `enable_caching` does, with a cache of this project.
+            compiled._cache = _Cache(function)
+        except Exception as error:  # of any kind: the cache is not needed
+            _tell_once("no folder for it can be written", error)
+    return compiled
 
 
 def checksum_of_bits() -> str:
     """The first 12 hexadecimal digits of the SHA-256 of ``bits.py``, which every importing kernel file records."""
     return hashlib.sha256(Path(__file__).with_name("bits.py").read_bytes()).hexdigest()[:12]
+
+
+class _Place(caching.CompileResultCacheImpl):
+    """Where the cache is: NUMBA_CACHE_DIR, the package's own folder, or the user's cache folder."""
+
+    # For a user without a home folder, numba would make a folder called "~" in the working folder.
+    _locator_classes = tuple(
+        locator
+        for locator in caching.CompileResultCacheImpl._locator_classes
+        if "UserWide" not in locator.__name__ or os.path.isabs(os.path.expanduser("~"))
+    )
+
+
+class _Files(caching.IndexDataCacheFile):
+    """An index and its files of machine code, each with its SHA-256 in front: changed code would crash the process."""
+
+    def _save_data(self, name: str, data: Any) -> None:
+        content = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as stream:
+            stream.write(hashlib.sha256(content).digest() + content)
+
+    def _load_data(self, name: str) -> Any:
+        content = Path(self._data_path(name)).read_bytes()
+        digest, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError(f"{name} is damaged")
+        return pickle.loads(content)
+
+
+class _Cache(caching.FunctionCache):
+    """numba's cache of a function's machine code; none of its failures reaches the caller."""
+
+    _impl_class = _Place
+
+    def __init__(self, py_func: Any) -> None:
+        super().__init__(py_func)
+        # numba takes an index with another stamp for an old one. So files without a checksum are not read.
+        stamp = (self._impl.locator.get_source_stamp(), "sha256")
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # unpickling alone raises dozens of kinds
+            _tell_once(f"{self._cache_path} is damaged or cannot be read", error)
+            self._begin_anew()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # of any kind: the machine code is there, only not kept
+            _tell_once(f"{self._cache_path} cannot be written", error)
+            self.disable()
+
+    def _begin_anew(self) -> None:
+        """Replace a damaged index by an empty one; where that fails too, leave this cache alone."""
+        try:
+            self.flush()
+        except Exception:
+            self.disable()
+
+
+_told = False
+
+
+def _tell_once(reason: str, error: Exception) -> None:
+    """Warn that kernels are compiled anew; once in a process, because a damaged disk damages many files."""
+    global _told
+    if not _told:
+        _told = True
+        warnings.warn(
+            f"numba's cache: {reason} ({type(error).__name__}: {error}); kernels are compiled anew, which takes "
+            "seconds. NUMBA_CACHE_DIR names another folder for it",
+            CacheIgnored,
+            stacklevel=1,  # the command line shows warnings of this package's files in one line
+        )

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from codedtool.coding.shipped import shipped_names, shipped_path
 from codedtool.coding.words import MAX_LENGTH, distance_histogram, table_to_words, words_to_table
 from codedtool.errors import InputError
-from codedtool.files import refuse_existing, write_atomically
+from codedtool.files import FileError, opened, refuse_existing, write_atomically
 
 # The longest header numpy itself writes for a 2-D uint8 array is 128 bytes.
 _MAX_HEADER = 4096
@@ -70,13 +70,13 @@ class CodingScheme:
         """
         source = Path(path)
         try:
-            with source.open("rb") as stream:
+            with opened(source) as stream:
                 array = _read_npy(stream, os.fstat(stream.fileno()).st_size)
             return cls(array)
+        except FileError as error:
+            raise type(error)(f"{error}; {_instead_of(source)}") from None
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
-        except OSError as error:
-            raise InputError(f"{source}: cannot be read ({error.strerror or error}); {_instead_of(source)}") from None
 
     @classmethod
     def shipped(cls, name: str) -> CodingScheme:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import codedtool
 from codedtool.errors import InputError
+from codedtool.files import files_ending, is_dir, is_file
 
 
 def shipped_folder() -> Path:
@@ -17,7 +18,7 @@ def shipped_folder() -> Path:
     """
     package = Path(codedtool.__file__).parent
     inside = package / "schemes"
-    return inside if inside.is_dir() else package.parent / "schemes"
+    return inside if is_dir(inside) else package.parent / "schemes"
 
 
 def shipped_names() -> tuple[str, ...]:
@@ -26,7 +27,7 @@ def shipped_names() -> tuple[str, ...]:
     >>> "c100_4of20" in shipped_names()
     True
     """
-    return tuple(sorted(path.stem for path in shipped_folder().glob("*.npy")))
+    return tuple(path.stem for path in files_ending(shipped_folder(), ".npy"))
 
 
 def shipped_path(name: str) -> Path:
@@ -59,7 +60,7 @@ def scheme_path(name_or_path: str | os.PathLike[str]) -> Path:
     """
     path = Path(name_or_path)
     is_name = path.name == os.fspath(name_or_path) and path.suffix != ".npy"
-    return shipped_path(path.name) if is_name and not path.is_file() else path
+    return shipped_path(path.name) if is_name and not is_file(path) else path
 
 
 def shown_path(path: Path) -> str:

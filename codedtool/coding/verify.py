@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from codedtool.budget import Progress, silent
 from codedtool.coding.scheme import CodingScheme, best_spread, record_path
 from codedtool.coding.shipped import scheme_path
 from codedtool.errors import CodedtoolError, InputError
+from codedtool.files import FileError, MissingFileError, exists, files_ending, is_dir, read_json
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def find_scheme_files(paths: list[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(path.glob("*.npy"))
+        if is_dir(path):
+            inside = files_ending(path, ".npy")
             if not inside:
                 raise InputError(
                     f"{path} holds no .npy file: give the path of a scheme, or make one with `codedtool scheme`"
                 )
             files += inside
-        elif scheme_path(path).exists():
+        elif exists(scheme_path(path)):
             files.append(scheme_path(path))
         else:
             raise InputError(f"{path} does not exist: give the path of a scheme's .npy or of a folder of them")
@@ -164,11 +164,11 @@ def _read_record(path: Path) -> tuple[dict[str, Any] | None, Check | None]:
     """The JSON beside ``path`` and None; or None and a failed check if it cannot be read; or None twice without it."""
     source = record_path(path)
     try:
-        record = json.loads(source.read_bytes())
-    except FileNotFoundError:
+        record = read_json(source)
+    except MissingFileError:
         return None, None
-    except (OSError, ValueError, RecursionError) as error:
-        return None, Check("JSON", False, f"{source} cannot be read: {error}")
+    except FileError as error:
+        return None, Check("JSON", False, str(error))
     if not isinstance(record, dict):
         return None, Check("JSON", False, f"{source} holds no JSON object")
     return record, None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
+import io
 import shlex
 import tarfile
 import urllib.request
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
@@ -17,6 +18,7 @@ from codedtool.budget import Progress
 from codedtool.data.augmentation import Normalization
 from codedtool.data.split import ImageData, Split
 from codedtool.errors import InputError
+from codedtool.files import absolute, is_file, make_folder, opened, remove, rename, temporary_beside
 
 _SETS: dict[str, tuple[type[CIFAR10], Normalization]] = {
     "cifar10": (CIFAR10, Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))),
@@ -47,7 +49,7 @@ def load_cifar(name: str, *, data_dir: Path, download: bool, progress: Progress)
     if not _intact(archive, source.tgz_md5):
         if not download:
             raise InputError(
-                f"no {name} in {data_dir.absolute()}: looked for the folder {source.base_folder} and the archive "
+                f"no {name} in {absolute(data_dir)}: looked for the folder {source.base_folder} and the archive "
                 f"{source.filename} (md5 {source.tgz_md5}); allow the download, or run: "
                 f"curl --create-dirs -o {shlex.quote(str(archive))} {source.url}"
             )
@@ -57,7 +59,7 @@ def load_cifar(name: str, *, data_dir: Path, download: bool, progress: Progress)
         with tarfile.open(archive) as stream:
             stream.extractall(data_dir, filter="data")
     except (OSError, tarfile.TarError) as error:
-        raise InputError(f"cannot unpack {archive} into {data_dir.absolute()}: {error}") from None
+        raise InputError(f"cannot unpack {archive} into {absolute(data_dir)}: {error}") from None
     data = _read(source, name, data_dir, normalization)
     if data is None:
         raise InputError(f"{archive} does not contain {name}: remove it and the folder {source.base_folder}")
@@ -70,6 +72,8 @@ def _read(source: type[CIFAR10], name: str, data_dir: Path, normalization: Norma
         train, val = (source(data_dir, train=train) for train in (True, False))
     except RuntimeError:
         return None
+    except OSError as error:
+        raise InputError(f"{error.filename or data_dir}: cannot be read ({error.strerror or error})") from None
     return ImageData(
         name=name,
         description=f"{name}: {len(train.data)} training and {len(val.data)} validation images of 32x32 pixels",
@@ -86,19 +90,22 @@ def _split(part: CIFAR10) -> Split:
 
 def _intact(path: Path, md5: str) -> bool:
     """Whether the file exists and has this checksum."""
-    if not path.is_file():
+    if not is_file(path):
         return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == md5
+    with opened(path) as stream:
+        return (
+            hashlib.file_digest(cast(io.BufferedReader, stream), lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            == md5
+        )
 
 
 def _fetch(source: type[CIFAR10], archive: Path, progress: Progress) -> None:
     """Download the archive under a temporary name, check it, and rename it."""
-    temporary = archive.with_name(f".{archive.name}.{os.getpid()}.tmp")
-    by_hand = f"download {source.url} to {archive.absolute()} by hand, or use another data set (folder:PATH, digits)"
+    temporary = temporary_beside(archive)
+    by_hand = f"download {source.url} to {absolute(archive)} by hand, or use another data set (folder:PATH, digits)"
     try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(source.url, timeout=_TIMEOUT_SECONDS) as reply, temporary.open("wb") as stream:
+        make_folder(archive.parent, [])
+        with urllib.request.urlopen(source.url, timeout=_TIMEOUT_SECONDS) as reply, open(temporary, "xb") as stream:
             length = reply.headers.get("Content-Length")
             total = float(length) if length else None
             done = 0
@@ -111,8 +118,8 @@ def _fetch(source: type[CIFAR10], archive: Path, progress: Progress) -> None:
                 f"the file from {source.url} does not have the md5 {source.tgz_md5} and was removed; "
                 f"try again, or {by_hand}"
             )
-        os.replace(temporary, archive)
+        rename(temporary, archive)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"cannot fetch {source.url} ({error}); {by_hand}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from codedtool.budget import Progress
 from codedtool.data.augmentation import Normalization
+from codedtool.data.listing import (
+    LeftOut,
+    Listing,
+    fingerprint_of_files,
+    image_endings,
+    image_formats,
+    list_images,
+    relative_names,
+    walk_images,
+)
 from codedtool.data.split import ImageData, Split
 from codedtool.errors import InputError
+from codedtool.files import absolute, is_dir
 
 IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -31,9 +41,6 @@ COUNT_LIMIT = 100_000
 
 # Number of images whose size is compared before all images are decoded.
 _NUM_PROBES = 32
-
-# Errors that Pillow raises for files that are missing, are no images, or end early.
-_READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 _LAYOUT = (
     "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; name a folder that does (folder:PATH), or set a part of its "
@@ -73,22 +80,32 @@ def load_folder(
     Raises:
         InputError: a missing folder, class lists that differ, a class without images, or an unreadable image.
     """
-    if not path.is_dir():
-        raise InputError(f"folder:{path}: no folder {path.absolute()}; {_LAYOUT}")
+    if not is_dir(path):
+        raise InputError(f"folder:{path}: no folder {absolute(path)}; {_LAYOUT}")
     digest = ""
-    if split > 0 and not val_only and not (path / "val").is_dir():
-        root = path / "train" if (path / "train").is_dir() else path
-        classes, files, targets = _find(root, progress)
-        is_val = _chosen_for_validation(root, classes, targets, split, split_seed)
-        train_files, val_files = ([files[number] for number in np.flatnonzero(part)] for part in (~is_val, is_val))
-        train_targets, val_targets = targets[~is_val], targets[is_val]
+    if split > 0 and not val_only and not is_dir(path / "val"):
+        root = val_root = path / "train" if is_dir(path / "train") else path
+        found = _find(root, progress)
+        classes, left_out = found.classes, found.left_out
+        is_val = _chosen_for_validation(root, classes, found.targets, split, split_seed)
+        train_files, val_files = ([found.files[one] for one in np.flatnonzero(part)] for part in (~is_val, is_val))
+        train_targets, val_targets = found.targets[~is_val], found.targets[is_val]
         digest = _digest(root, train_files, val_files)
     else:
-        nothing: tuple[tuple[str, ...], list[str], NDArray[np.int64]] = ((), [], np.empty(0, dtype=np.int64))
-        train_classes, train_files, train_targets = nothing if val_only else _find(path / "train", progress)
-        classes, val_files, val_targets = _find(path / "val", progress)
+        root, val_root = path / "train", path / "val"
+        nothing = Listing((), [], np.empty(0, dtype=np.int64), LeftOut())
+        train_found = nothing if val_only else _find(root, progress)
+        val_found = _find(val_root, progress)
+        train_files, train_targets = train_found.files, train_found.targets
+        val_files, val_targets = val_found.files, val_found.targets
+        classes, left_out = val_found.classes, train_found.left_out
+        left_out.update(val_found.left_out)
         if not val_only:
-            _check_same(path, train_classes, classes)
+            _check_same(path, train_found.classes, classes, left_out)
+    try:
+        fingerprint = fingerprint_of_files(root, train_files, val_root, val_files)
+    except OSError as error:
+        raise _unlisted(path, path, error) from None
     try:
         train, val = _in_memory(train_files, train_targets, val_files, val_targets, skip_bad_images, progress)
         how = f"of {train.image_size[1]}x{train.image_size[0]} pixels" if train.image_size else ""
@@ -104,6 +121,8 @@ def load_folder(
         val=val,
         normalization=IMAGENET_NORMALIZATION,
         split_sha256=digest,
+        left_out=str(left_out),
+        fingerprint=fingerprint,
     )
 
 
@@ -122,22 +141,19 @@ class FolderSurvey:
 
 def survey_folder(path: Path) -> FolderSurvey | None:
     """Count the training images of a folder and look at the sizes of some; None if there is no readable image."""
-    root = path / "train" if (path / "train").is_dir() else path
+    root = path / "train" if is_dir(path / "train") else path
     num_images = 0
     sample: list[str] = []
-    for folder, _, names in os.walk(root):
-        images = [name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
-        num_images += len(images)
-        sample += [os.path.join(folder, name) for name in sorted(images)[:1]]
-        if num_images >= COUNT_LIMIT:
-            break
+    with suppress(OSError):  # the loader will report it
+        for images in walk_images(root):
+            num_images += len(images)
+            sample.append(images[0])
+            if num_images >= COUNT_LIMIT:
+                break
     sides = []
     for number in sorted({int(number) for number in np.linspace(0, len(sample) - 1, _NUM_PROBES)} if sample else ()):
-        try:
-            with Image.open(sample[number]) as image:
-                sides.append(min(image.size))
-        except _READ_ERRORS:
-            continue  # the loader will report or skip it
+        with suppress(InputError):  # the loader will report or skip it
+            sides.append(min(_image_size(sample[number])))
     return FolderSurvey(num_images, int(np.median(sides))) if sides else None
 
 
@@ -151,48 +167,77 @@ def read_image(path: str | Path, *, fix: str = "replace or remove it, or set `sk
     Raises:
         InputError: the file cannot be read, or its pixels have no agreed range.
     """
+    with _decoding(path, fix), Image.open(path, formats=image_formats()) as image:
+        # Pillow's own conversion would silently clip all of these to 255.
+        if image.mode in ("I", "F"):
+            raise ValueError(f"pixels of Pillow's mode {image.mode} have no agreed range; save it with 8 bits")
+        if image.mode.startswith("I;16"):
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return image.convert("RGB")
+
+
+def _image_size(path: str) -> tuple[int, int]:
+    """Read (width, height) of the image in a file; raises InputError if the beginning of the file is damaged."""
+    with _decoding(path, "replace it"), Image.open(path, formats=image_formats()) as image:
+        return image.size
+
+
+@contextmanager
+def _decoding(path: str | Path, fix: str) -> Iterator[None]:
+    """Within it, an error of Pillow becomes an InputError that names the file.
+
+    Pillow's decoders raise nearly everything for a damaged file: OSError, SyntaxError, IndexError, AssertionError,
+    struct.error, DecompressionBombError. So no list of exceptions is complete.
+    """
     try:
-        with Image.open(path) as image:
-            # Pillow's own conversion would silently clip all of these to 255.
-            if image.mode in ("I", "F"):
-                raise ValueError(f"pixels of Pillow's mode {image.mode} have no agreed range; save it with 8 bits")
-            if image.mode.startswith("I;16"):
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
-    except _READ_ERRORS as error:
-        raise InputError(f"cannot read the image {path} ({error}); {fix}") from None
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, OSError | SyntaxError | ValueError) or not text:
+            text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise InputError(f"cannot read the image {path} ({text}); {fix}") from None
 
 
-def _find(folder: Path, progress: Progress) -> tuple[tuple[str, ...], list[str], NDArray[np.int64]]:
-    """List the classes of one split's folder, and the files and classes of its images, sorted by class and name."""
-    if not folder.is_dir():
-        raise InputError(f"folder:{folder.parent}: no folder {folder.absolute()}; {_LAYOUT}")
+def _find(folder: Path, progress: Progress) -> Listing:
+    """List the images of one split's folder; every class has some."""
+    if not is_dir(folder):
+        raise InputError(f"folder:{folder.parent}: no folder {absolute(folder)}; {_LAYOUT}")
     progress(f"listing {folder}", 0, None)
     try:
-        classes, numbers = find_classes(str(folder))
-    except FileNotFoundError:
-        raise InputError(f"folder:{folder.parent}: {folder} has no class folders; {_LAYOUT}") from None
+        found = list_images(folder)
     except OSError as error:
-        raise InputError(f"folder:{folder.parent}: cannot list {folder} ({error.strerror or error})") from None
-    found = make_dataset(str(folder), numbers, extensions=IMG_EXTENSIONS, allow_empty=True)
-    targets = np.array([target for _, target in found], dtype=np.int64)
-    empty = np.flatnonzero(np.bincount(targets, minlength=len(classes)) == 0)
+        raise _unlisted(folder.parent, folder, error) from None
+    if not found.classes:
+        raise InputError(f"folder:{folder.parent}: {folder} has no class folders; {_LAYOUT}")
+    empty = np.flatnonzero(np.bincount(found.targets, minlength=len(found.classes)) == 0)
     if len(empty):
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
         raise InputError(
-            f"class folder {folder / classes[empty[0]]} holds no image{more}; images end in "
-            f"{', '.join(IMG_EXTENSIONS)}: add some, or remove the folder from train and val"
+            f"class folder {folder / found.classes[empty[0]]} holds no image{more}; images end in "
+            f"{', '.join(image_endings())}: add some, or remove the folder from train and val{_more(found.left_out)}"
         )
-    return tuple(classes), [path for path, _ in found], targets
+    return found
 
 
-def _check_same(path: Path, train: Sequence[str], val: Sequence[str]) -> None:
+def _more(left_out: LeftOut) -> str:
+    """The end of a message that files which do not count may explain."""
+    return f" ({left_out})" if left_out.counts else ""
+
+
+def _unlisted(path: Path, folder: Path, error: OSError) -> InputError:
+    """The error for a folder or file that the system does not let us look at."""
+    return InputError(f"folder:{path}: cannot list {error.filename or folder} ({error.strerror or error})")
+
+
+def _check_same(path: Path, train: Sequence[str], val: Sequence[str], left_out: LeftOut) -> None:
     """Raise InputError if train and val have different classes; the message names the first such class."""
     for name in sorted(set(train) ^ set(val)):
         has, lacks = ("train", "val") if name in train else ("val", "train")
         raise InputError(
             f"folder:{path}: train has {len(train)} classes and val {len(val)}, and they differ: class {name!r} is "
-            f"in {has} and not in {lacks}; make the class folders the same"
+            f"in {has} and not in {lacks}; make the class folders the same{_more(left_out)}"
         )
 
 
@@ -216,8 +261,8 @@ def _digest(folder: Path, train_files: Sequence[str], val_files: Sequence[str]) 
     """SHA-256 of the names of the files in both parts, below ``folder``."""
     digest = hashlib.sha256()
     for files in (train_files, val_files):
-        for file in files:
-            digest.update(Path(file).relative_to(folder).as_posix().encode(errors="surrogateescape") + b"\n")
+        for name in relative_names(folder, files):
+            digest.update(name + b"\n")
         digest.update(b"\0")
     return digest.hexdigest()
 
@@ -260,11 +305,8 @@ def _common_size(files: list[str]) -> tuple[int, int]:
     """Find the (height, width) of a sample of the images; raises _SizesDifferError if they differ."""
     sizes = set()
     for number in np.linspace(0, len(files) - 1, _NUM_PROBES).astype(int):
-        try:
-            with Image.open(files[number]) as image:
-                sizes.add(image.size)
-        except _READ_ERRORS:
-            continue  # Decoding will report or skip it.
+        with suppress(InputError):  # Decoding will report or skip it.
+            sizes.add(_image_size(files[number]))
     if len(sizes) > 1:
         raise _SizesDifferError
     if not sizes:

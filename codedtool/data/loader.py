@@ -8,19 +8,25 @@ Shape suffixes: B images of a batch (on this rank), H, W, C height, width, chann
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
+import sys
+import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from codedtool.data.augmentation import EVAL_CROP_PART, Augmentation, augment, centre_crop, resized_crop, sample_words
 from codedtool.data.folder import read_image
@@ -189,9 +195,16 @@ class _Prepare(Dataset[_Prepared | InputError]):
     def __getitem__(self, job: _Job) -> _Prepared | InputError:
         """Make the batch; an InputError is returned, because an exception in a worker would end in a traceback."""
         try:
-            return self._batch(job)
+            prepared = self._batch(job)
         except InputError as error:
             return error
+        if get_worker_info() is not None:
+            try:
+                # Else a thread of the worker would do it, whose failure nobody hears of: the training would wait.
+                prepared.batch.images.share_memory_()
+            except RuntimeError as error:
+                return InputError(f"no room for a batch in shared memory ({error}): {_MORE_SHARED_MEMORY}")
+        return prepared
 
     def _batch(self, job: _Job) -> _Prepared:
         skipped: list[str] = []
@@ -247,30 +260,100 @@ def _in_workers(
     """Let ``num_workers`` processes prepare the jobs; yields their results in order.
 
     Raises:
-        InputError: the system ended a worker.
+        InputError: a worker cannot be started, or ended.
     """
-    loader = DataLoader(
-        prepare,
-        batch_size=None,
-        sampler=jobs,
-        collate_fn=_as_it_is,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        multiprocessing_context=_context(),
-        # Without its own generator, the loader would draw from torch's global one.
-        generator=torch.Generator(),
-    )
+    workers: set[BaseProcess] = set()
+    others = set(multiprocessing.active_children())
     try:
-        yield from loader
+        _shorten_socket_names()
+        with _without_main():
+            loader = DataLoader(
+                prepare,
+                batch_size=None,
+                sampler=jobs,
+                collate_fn=_as_it_is,
+                num_workers=num_workers,
+                pin_memory=pin_memory,
+                worker_init_fn=_start_worker,
+                multiprocessing_context=_context(),
+                # Without its own generator, the loader would draw from torch's global one.
+                generator=torch.Generator(),
+            )
+            batches = iter(loader)
+        workers = set(multiprocessing.active_children()) - others
+        yield from batches
     except (RuntimeError, EOFError, OSError) as error:
         # A dead worker shows as torch's RuntimeError, or as a broken pipe if it was sending a batch.
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
-        raise InputError(
-            f"a process that prepares images was ended by the system ({error!r}); it ran out of memory or of shared "
-            "memory: lower `num_workers`, or give the container more shared memory (docker run --shm-size)"
-        ) from None
+        if not workers:
+            raise InputError(
+                f"the processes that prepare images cannot be started ({error}); lower `num_workers`: 0 prepares them "
+                "in this process"
+            ) from None
+        raise InputError(_how_it_ended(workers, error)) from None
+
+
+def _how_it_ended(workers: Collection[BaseProcess], error: Exception) -> str:
+    """Say how the first worker that ended did so, and what helps."""
+    subject = "a process that prepares images"
+    for worker in workers:
+        worker.join(0.5)  # its exit code comes a little later than the error
+    codes = [worker.exitcode for worker in workers if worker.exitcode]
+    if not codes:
+        return f"{subject} ended without an exit code ({error}); `num_workers` 0 prepares images in this process"
+    # A signal tells more than the exit codes of workers that ended because another had.
+    code = min(codes)
+    if code > 0:
+        return (
+            f"{subject} ended with exit code {code}; what it printed says why. `num_workers` 0 prepares images in this "
+            "process and shows the error"
+        )
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if name == "SIGKILL":
+        return (
+            f"{subject} was killed (SIGKILL), as the system does when memory runs out: lower `num_workers`, or free "
+            "memory"
+        )
+    if name == "SIGBUS":
+        return f"{subject} was ended by SIGBUS, because shared memory is full: {_MORE_SHARED_MEMORY}"
+    return f"{subject} was ended by {name}; `num_workers` 0 prepares images in this process"
+
+
+_MORE_SHARED_MEMORY = "lower `num_workers`, or give the container more (docker run --shm-size)"
+
+# Of the 107 letters of a socket's path, multiprocessing's own names take some thirty.
+_LONGEST_FOLDER = 70
+
+
+def _shorten_socket_names() -> None:
+    """Make multiprocessing's folder of sockets elsewhere if the path of the temporary folder is too long for them."""
+    usual = tempfile.gettempdir()
+    short = (folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.access(folder, os.W_OK))
+    tempfile.tempdir = usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else next(short, usual)
+    try:
+        multiprocessing.util.get_temp_dir()  # made on the first call, and kept
+    finally:
+        tempfile.tempdir = usual
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Within it, processes that start do not run the user's script again.
+
+    multiprocessing imports the main module in every process, for objects that are defined there. The workers get only
+    objects of this package. A script without ``if __name__ == "__main__"`` would begin its whole work in every worker;
+    a script from stdin cannot be imported at all.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -6,8 +6,9 @@ import difflib
 from pathlib import Path
 
 from codedtool.budget import Progress, silent
-from codedtool.data.split import ImageData
+from codedtool.data.split import ImageData, with_fingerprint
 from codedtool.errors import InputError
+from codedtool.files import expanded, is_dir
 
 # First part of a name -> whether a colon and something else follow.
 _KINDS = {"cifar10": False, "cifar100": False, "folder": True, "digits": False, "synthetic": True}
@@ -53,7 +54,7 @@ def load_dataset(
     if kind == "folder":
         from codedtool.data.folder import load_folder
 
-        path = Path(rest).expanduser()
+        path = expanded(rest)
         return load_folder(
             path,
             skip_bad_images=skip_bad_images,
@@ -65,14 +66,14 @@ def load_dataset(
     if kind == "digits":
         from codedtool.data.small import load_digits
 
-        return load_digits()
+        return with_fingerprint(load_digits())
     if kind == "synthetic":
         from codedtool.data.small import make_synthetic
 
-        return make_synthetic(_synthetic_classes(rest))
+        return with_fingerprint(make_synthetic(_synthetic_classes(rest)))
     from codedtool.data.cifar import load_cifar
 
-    return load_cifar(kind, data_dir=data_dir, download=download, progress=progress)
+    return with_fingerprint(load_cifar(kind, data_dir=data_dir, download=download, progress=progress))
 
 
 def _parse(name: str) -> tuple[str, str]:
@@ -80,7 +81,7 @@ def _parse(name: str) -> tuple[str, str]:
     kind, colon, rest = name.partition(":")
     if kind not in _KINDS:
         near = difflib.get_close_matches(kind.lower(), list(_KINDS), n=1, cutoff=0.4)
-        if not near and Path(name).is_dir():
+        if not near and is_dir(Path(name)):
             raise InputError(f"data set {name!r} is unknown; to read the images of this folder, write folder:{name}")
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"data set {name!r} is unknown; {hint}Known: {_NAMES}")

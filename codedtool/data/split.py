@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,11 @@ from numpy.typing import NDArray
 
 from codedtool.data.augmentation import Normalization
 from codedtool.errors import InputError
-from codedtool.text import decode_text
+from codedtool.files import FileError, read_text
+from codedtool.text import readable
+
+# Images of each split whose pixels are part of the fingerprint.
+_NUM_HASHED = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,20 @@ class Split:
         return replace(self, images=tuple(self.images[number] for number in kept), targets=self.targets[kept])
 
 
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells a data set from another one that has the same classes.
+
+    Attributes:
+        num_train, num_val: number of images of each split, unreadable ones included.
+        sha256: hash of names and sizes of files, or of a sample of the images in memory.
+    """
+
+    num_train: int
+    num_val: int
+    sha256: str
+
+
 @dataclass(frozen=True, eq=False)
 class ImageData:
     """A data set.
@@ -57,6 +76,8 @@ class ImageData:
         normalization: mean and standard deviation of the data set. The images themselves are not normalised, because a
             network normalises all images with the statistics of its own training data.
         split_sha256: SHA-256 of the file names of both splits, if the validation part was chosen at random; else "".
+        left_out: for a folder, one line on the files in it that do not count, and why.
+        fingerprint: tells whether a data set is the one that a run was trained on; None: unknown.
     """
 
     name: str
@@ -66,6 +87,22 @@ class ImageData:
     val: Split
     normalization: Normalization
     split_sha256: str = ""
+    left_out: str = ""
+    fingerprint: Fingerprint | None = None
+
+    def lines(self) -> list[str]:
+        """Lines for people: classes, images, the smallest and the largest class, and the files that do not count."""
+        counts = np.bincount(self.train.targets, minlength=len(self.classes))
+        fewest, most = int(counts.argmin()), int(counts.argmax())
+        sizes = (
+            f"{counts[most]} training images in every class"
+            if counts[fewest] == counts[most]
+            else f"smallest class {readable(self.classes[fewest])} ({counts[fewest]} training images), "
+            f"largest {readable(self.classes[most])} ({counts[most]})"
+        )
+        first = f"data {readable(self.name)}: {len(self.classes)} classes, {len(self.train)} training images and "
+        first += f"{len(self.val)} validation images; {sizes}"
+        return [first, *([f"  {self.left_out}"] if self.left_out else [])]
 
     def in_order(self, classes: Sequence[str]) -> ImageData:
         """Give the classes another order: row k of a scheme then belongs to ``classes[k]``.
@@ -89,6 +126,16 @@ class ImageData:
         return replace(self, classes=classes, train=train, val=val)
 
 
+def with_fingerprint(data: ImageData) -> ImageData:
+    """Add the fingerprint of images in memory: the classes of all images, and the pixels of 256 of each split."""
+    digest = hashlib.sha256("\n".join(data.classes).encode())
+    for split in (data.train, data.val):
+        digest.update(split.targets.tobytes())
+        for number in np.linspace(0, len(split) - 1, min(len(split), _NUM_HASHED)).astype(int):
+            digest.update(np.ascontiguousarray(split.images[number]).tobytes())
+    return replace(data, fingerprint=Fingerprint(len(data.train), len(data.val), digest.hexdigest()))
+
+
 def read_classes(path: Path) -> tuple[str, ...]:
     """Read class names in the order of the schemes' rows: a JSON list of texts, or one name per line.
 
@@ -96,9 +143,11 @@ def read_classes(path: Path) -> tuple[str, ...]:
         InputError: the file cannot be read, or is no such list.
     """
     try:
-        text = decode_text(path.read_bytes())
+        text = read_text(path)
         names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
-    except (OSError, ValueError) as error:
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as a list of class names ({error})") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: must hold a JSON list of class names")

@@ -15,19 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from codedtool import __version__
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.errors import InputError
-from codedtool.files import refuse_existing, write_atomically
+from codedtool.files import MissingFileError, exists, read_bytes, read_json, refuse_existing, write_atomically
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.models.variant import Variant
 from codedtool.training.subject import Subject
+from codedtool.training.weights import from_safetensors, to_safetensors
 
 _FORMAT = 1
 
@@ -95,8 +94,7 @@ def save_binary_classifier(
     description = check_output(path, force=force)
     network = subject.binary_classifier(class_index)
     words = {stage: scheme.table[class_index].tolist() for stage, scheme in subject.run.schemes.items()}
-    tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-    content = save(tensors, metadata={"class": subject.classes[class_index]})
+    content = to_safetensors(network.state_dict(), {"class": subject.classes[class_index]})
     document = {
         "format": _FORMAT,
         "class": subject.classes[class_index],
@@ -130,15 +128,16 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
     """
     weights, description = Path(path).with_suffix(".safetensors"), Path(path).with_suffix(".json")
     try:
-        document = json.loads(description.read_text())
-        content = weights.read_bytes()
-        tensors = load(content)
-    except FileNotFoundError as error:
+        document = read_json(description)
+        content = read_bytes(weights)
+        tensors, _ = from_safetensors(content)
+    except MissingFileError:
+        missing = weights if exists(description) else description
         raise InputError(
-            f"{path}: {error.filename} does not exist; a binary classifier consists of NAME.safetensors and NAME.json "
+            f"{path}: {missing} does not exist; a binary classifier consists of NAME.safetensors and NAME.json "
             "in one folder, as codedtool bc writes them"
         ) from None
-    except (OSError, ValueError, SafetensorError) as error:
+    except InputError as error:
         raise InputError(
             f"{path}: the binary classifier is damaged ({error}); write them again with codedtool bc"
         ) from None

@@ -34,6 +34,7 @@ from codedtool.errors import CodedtoolError, InputError
 from codedtool.files import refuse_existing, write_atomically
 from codedtool.models.network import CodedNetwork
 from codedtool.training.checkpoint import Which
+from codedtool.training.inductor import prepare_inductor
 from codedtool.training.run import Run
 
 Kind = Literal["onnx", "torch"]
@@ -212,6 +213,7 @@ def export_network(
         _check_onnx(network)
     document = dict(metadata) | describe(network, normalization, image_size=image_size, class_names=class_names)
     progress(f"exporting ({kind})", 0, None)
+    prepare_inductor()
     with torch.no_grad(), _quietly():
         program = _trace(Deployed(network, normalization), image_size)
         content = _to_onnx(program, document) if kind == "onnx" else _to_torch(program, document)

@@ -23,7 +23,7 @@ from codedtool.analysis.result import Drawing, Result, percent, save_result
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData
 from codedtool.errors import Failure, InputError
-from codedtool.files import refuse_existing, write_atomically
+from codedtool.files import FileError, refuse_existing, write_atomically
 from codedtool.report.figures_training import draw_training
 from codedtool.report.parts import Part, ingredients, part_of, store_part, stored_part
 from codedtool.text import for_script, readable
@@ -191,17 +191,13 @@ def _made(
     options: dict[str, Any],
     progress: Progress,
 ) -> Part:
-    """Compute a part, and write its figures and data to RUN/analysis/; on a read-only run the part says so."""
+    """Compute a part, and write its figures and data to RUN/analysis/, if that can be written to."""
     if key == CLASSES:
         return Part(key, details=_class_details(subject, subject.outputs(progress)))
     row = analysis(key)
     result = row.run(subject, plain=plain, ood=ood, options=options, progress=progress)
     drawings = row.draw(result)
-    try:
-        return part_of(key, drawings, save_result(subject.run, result, drawings), result, _details(result))
-    except InputError as error:
-        part = part_of(key, drawings, (), result, _details(result))
-        return replace(part, left_out=(*part.left_out, f"files of {row.name}: {error}"))
+    return part_of(key, drawings, save_result(subject.run, result, drawings), result, _details(result))
 
 
 def _training(run: Run) -> Part:
@@ -212,7 +208,7 @@ def _training(run: Run) -> Part:
     path = artifact_path(run, "training.png")
     try:
         write_figure(path, drawing.figure)
-    except InputError:  # a run that cannot be written to
+    except FileError:  # a run that cannot be written to; the analyses' results warn of it
         return part_of(TRAINING, [drawing], ())
     return part_of(TRAINING, [drawing], [path])
 

@@ -20,7 +20,7 @@ from codedtool import __version__
 from codedtool.analysis.artifacts import artifact_path, figure_bytes, write_json
 from codedtool.analysis.result import Drawing, Result, Table
 from codedtool.data import ImageData
-from codedtool.errors import InputError
+from codedtool.files import FileError, read_bytes, read_json
 from codedtool.training.run import Run
 from codedtool.training.subject import Subject
 
@@ -86,7 +86,7 @@ def part_of(
     figures = []
     for drawing in drawings:
         png = next((path for path in written if path.name == f"{drawing.stem}.png"), None)
-        svg = figure_bytes(drawing.figure, "svg") if png is None else png.with_suffix(".svg").read_bytes()
+        svg = figure_bytes(drawing.figure, "svg") if png is None else read_bytes(png.with_suffix(".svg"))
         figures.append(Picture(drawing.alt, int(drawing.figure.get_figwidth() * _PIXELS_PER_INCH), svg.decode()))
     part = Part(key, tuple(figures), details=details or {})
     if result is None:
@@ -121,14 +121,14 @@ def ingredients(
 
 def store_part(run: Run, part: Part, made_of: Mapping[str, Any]) -> None:
     """Write the file of a part; a run that cannot be written to goes without it, and the part is made again."""
-    with suppress(InputError):
+    with suppress(FileError):
         write_json(_path(run, part.key), {"made_of": dict(made_of), "part": asdict(part)})
 
 
 def stored_part(run: Run, key: str, made_of: Mapping[str, Any]) -> Part | None:
     """The stored part ``key`` if it was made of ``made_of``; else None."""
     try:
-        document = json.loads(_path(run, key).read_bytes())
+        document = read_json(_path(run, key))
         found, stored = document["made_of"], document["part"]
         part = Part(
             key,
@@ -145,7 +145,7 @@ def stored_part(run: Run, key: str, made_of: Mapping[str, Any]) -> Part | None:
         if wanted["data"] is None:
             wanted["data"] = found["data"]
         return part if found == wanted else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileError, KeyError, TypeError, AttributeError):
         # A file that is missing, damaged or of another version: the part is made again.
         return None
 
@@ -167,7 +167,7 @@ def _network_of(subject: Subject) -> dict[str, Any]:
 
 
 def _images_of(data: ImageData) -> dict[str, Any]:
-    digest = hashlib.sha256(data.split_sha256.encode())
+    digest = hashlib.sha256((data.split_sha256 if data.fingerprint is None else data.fingerprint.sha256).encode())
     for split in (data.train, data.val):
         digest.update(split.targets.tobytes())
     return {

@@ -15,19 +15,33 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
-import safetensors.torch
 import torch
 
 from codedtool.errors import InputError
-from codedtool.files import write_atomically
+from codedtool.files import (
+    FileError,
+    MissingFileError,
+    exists,
+    flush_folder,
+    is_dir,
+    is_temporary,
+    listed,
+    make_folder,
+    read_bytes,
+    read_json,
+    remove,
+    rename,
+    temporary_beside,
+    write_atomically,
+    write_through,
+)
+from codedtool.training.weights import from_safetensors, to_safetensors
 
 Which = Literal["last", "previous", "best"]
 
@@ -68,14 +82,28 @@ class CheckpointStore:
         Raises:
             InputError: the index cannot be read.
         """
-        path = self.folder / _INDEX
+        path, advice = self.folder / _INDEX, "restore it or begin a new run"
         try:
-            document = json.loads(path.read_text())
-            return {which: str(document[which]) for which in ("last", "previous", "best") if which in document}
-        except FileNotFoundError:
+            document = read_json(path, advice)
+        except MissingFileError:
+            # A kill before the first index was written leaves one folder; several were named by an index.
+            if len(self._complete()) > 1:
+                raise InputError(f"{path} is missing, and checkpoints are there; {advice}") from None
             return {}
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); restore it or begin a new run") from None
+        if not isinstance(document, dict):
+            raise InputError(f"{path}: holds no names of checkpoints; {advice}")
+        index = {which: document[which] for which in ("last", "previous", "best") if which in document}
+        for name in index.values():
+            if not isinstance(name, str) or name in ("", ".", "..") or any(letter in name for letter in "/\\\0"):
+                raise InputError(f"{path}: {name!r} is no name of a checkpoint; {advice}")
+        return index
+
+    def newest(self) -> str | None:
+        """The folder of the last checkpoint, as far as the index can be read; for messages about other errors."""
+        try:
+            return self.index().get("last")
+        except InputError:
+            return None
 
     def save(
         self,
@@ -126,16 +154,13 @@ class CheckpointStore:
         files = (_WEIGHTS,) if weights_only else (_WEIGHTS, _STATE)
         try:
             content = self._read(index[which], files)
-            with_metadata = _safetensors_metadata(content[_WEIGHTS])
-            weights = safetensors.torch.load(content[_WEIGHTS])
-            state = {}
-            if not weights_only:
-                state = torch.load(io.BytesIO(content[_STATE]), map_location="cpu", weights_only=True)
-        except (_DamagedError, OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+            weights, metadata = from_safetensors(content[_WEIGHTS])
+            state = {} if weights_only else _read_state(content[_STATE])
+        except (_DamagedError, InputError) as error:
             raise InputError(
                 f"checkpoint {self.folder / index[which]} is damaged: {error}; {self._offer(index, which)}"
             ) from None
-        return Checkpoint(name=index[which], weights=weights, metadata=with_metadata, state=state)
+        return Checkpoint(name=index[which], weights=weights, metadata=metadata, state=state)
 
     def rewind(self, which: Which) -> None:
         """Make ``which`` the last checkpoint and drop the later ones; their folders stay until the next save."""
@@ -149,19 +174,12 @@ class CheckpointStore:
     def _write_folder(
         self, name: str, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], metadata: Mapping[str, str]
     ) -> None:
-        temporary = self.folder / f".{name}.tmp"
-        target = self.folder / name
+        temporary, target = temporary_beside(self.folder / name), self.folder / name
         try:
-            for leftover in (temporary, target):
-                shutil.rmtree(leftover, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            make_folder(temporary, [])
             buffer = io.BytesIO()
             torch.save(_to_cpu(state), buffer)
-            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
-            content = {
-                _WEIGHTS: safetensors.torch.save(tensors, metadata=dict(metadata)),
-                _STATE: buffer.getvalue(),
-            }
+            content = {_WEIGHTS: to_safetensors(weights, metadata), _STATE: buffer.getvalue()}
             manifest = {
                 "format": _FORMAT,
                 "files": {
@@ -171,37 +189,41 @@ class CheckpointStore:
             }
             content[_MANIFEST] = (json.dumps(manifest, indent=2) + "\n").encode()
             for file, data in content.items():
-                _write_through(temporary / file, data)
-            _flush_folder(temporary)
-            os.replace(temporary, target)
-            _flush_folder(self.folder)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            last = self.index().get("last")
+                write_through(temporary / file, data)
+            flush_folder(temporary)
+            remove(target)  # of a training that was killed before the index named it
+            rename(temporary, target)
+            flush_folder(self.folder)
+        except (OSError, FileError) as error:
+            last = self.newest()
             kept = (
                 f"checkpoint {last} is intact: free space, then continue with `resume`"
                 if last
                 else "none was saved yet"
             )
-            raise InputError(f"cannot save checkpoint {target}: {error.strerror or error}; {kept}") from error
+            words = error.reason if isinstance(error, FileError) else error.strerror or error
+            raise InputError(f"cannot save checkpoint {target}: {words}; {kept}") from error
+        finally:
+            remove(temporary)
 
     def _read(self, name: str, files: tuple[str, ...]) -> dict[str, bytes]:
         """Read files of a checkpoint; raises _DamagedError if they differ from the manifest."""
         folder = self.folder / name
         try:
-            manifest = json.loads((folder / _MANIFEST).read_text())
-            expected = manifest["files"]
+            manifest = read_json(folder / _MANIFEST)
+            expected = {file: (manifest["files"][file]["bytes"], manifest["files"][file]["sha256"]) for file in files}
             version = manifest["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileError, KeyError, TypeError) as error:
             raise _DamagedError(f"{_MANIFEST} cannot be read ({error})") from None
         if version != _FORMAT:
             raise _DamagedError(f"it has format {version!r}, this codedtool reads format {_FORMAT}")
         content = {}
         for file in files:
-            data = (folder / file).read_bytes()
-            if len(data) != expected[file]["bytes"]:
-                raise _DamagedError(f"{file} has {len(data)} bytes instead of {expected[file]['bytes']}")
-            if hashlib.sha256(data).hexdigest() != expected[file]["sha256"]:
+            data = read_bytes(folder / file)
+            size, sha256 = expected[file]
+            if len(data) != size:
+                raise _DamagedError(f"{file} has {len(data)} bytes instead of {size}")
+            if hashlib.sha256(data).hexdigest() != sha256:
                 raise _DamagedError(f"the SHA-256 of {file} is not the one it was saved with")
             content[file] = data
         return content
@@ -212,18 +234,26 @@ class CheckpointStore:
             if other in index and index[other] != index[damaged]:
                 try:
                     self._read(index[other], (_WEIGHTS, _STATE))
-                except (_DamagedError, OSError):
+                except (_DamagedError, FileError):
                     continue
                 return f"the {other} one, {index[other]}, is intact: use `checkpoint` {other}"
         return "no other one is intact: begin a new run"
 
+    def _complete(self) -> list[Path]:
+        """The folders that hold a whole checkpoint; none where they cannot be listed."""
+        try:
+            return [path for path in listed(self.folder) if not is_temporary(path) and exists(path / _MANIFEST)]
+        except FileError:
+            return []
+
     def _remove_others(self, keep: set[str]) -> None:
-        """Remove older checkpoints, and temporary files of a process that was killed while it wrote."""
-        for entry in self.folder.iterdir():
-            if entry.is_dir() and entry.name not in keep:
-                shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name.startswith(f".{_INDEX}."):
-                entry.unlink(missing_ok=True)
+        """Remove older checkpoints, and what a process left that was killed while it wrote; the save has succeeded."""
+        with suppress(FileError):
+            for path in listed(self.folder):
+                # Earlier versions gave an index's temporary file the index's name.
+                left = is_temporary(path) or path.name.startswith(f".{_INDEX}.")
+                if left or (path.name not in keep and is_dir(path)):
+                    remove(path)
 
 
 class _DamagedError(Exception):
@@ -241,25 +271,13 @@ def _to_cpu(value: Any) -> Any:
     return value
 
 
-def _safetensors_metadata(data: bytes) -> dict[str, str]:
-    """Read the text metadata from a safetensors file's header: 8 bytes of length, then JSON."""
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return {str(key): str(value) for key, value in metadata.items()}
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, on systems that can open a folder."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _read_state(content: bytes) -> dict[str, Any]:
+    """Read what `CheckpointStore.save` was given as ``state``; nothing in it is executed."""
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile pickle can raise anything
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise _DamagedError(f"{_STATE} cannot be read ({reason})") from None
+    if not isinstance(state, dict):
+        raise _DamagedError(f"{_STATE} holds a {type(state).__name__}")
+    return state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import current_process
@@ -12,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from codedtool.errors import CodedtoolError, InputError
+from codedtool.training.launch import ALONE, Launch, check_group, read_launch
 from codedtool.training.memory import memory_told
 from codedtool.training.precision import with_precision
 from codedtool.training.recipe import Recipe
@@ -27,21 +27,34 @@ class PeerFailedError(CodedtoolError):
 
 
 @contextmanager
-def opened_runtime(recipe: Recipe) -> Iterator[Runtime]:
+def opened_runtime(recipe: Recipe, *, is_training: bool = False) -> Iterator[Runtime]:
     """Open a runtime and close it with the context; ``precision`` auto becomes the choice for the device.
 
+    Args:
+        recipe: gives the device and how to use it.
+        is_training: whether this process trains together with the other ranks, if it was started as one of several
+            (`codedtool.training.launch`). All other work is done by one process.
+
     Raises:
-        InputError: the device does not exist, or does not support the recipe's precision.
+        InputError: the device does not exist, or does not support the recipe's precision; or the environment has
+            impossible values, or names other ranks that cannot be reached.
         PeerFailedError: another rank ended within the context.
         OutOfMemoryError: memory ran out within the context.
     """
-    runtime = _open_runtime(recipe)
+    launched = read_launch()
+    if is_training:
+        check_group(launched)
+    runtime = _open_runtime(recipe, launched if is_training else ALONE)
     try:
         with memory_told():
             yield runtime
     except RuntimeError as error:
         if runtime.world_size > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
-            raise PeerFailedError(f"rank {runtime.rank}: another rank ended; its message has the reason") from error
+            raise PeerFailedError(
+                f"rank {runtime.rank}: another rank ended, and this one cannot go on without it "
+                f"({str(error).strip().splitlines()[0]}); the other rank's message has the reason, unless the system "
+                "ended it. `resume` continues the run from its last checkpoint"
+            ) from error
         raise
     finally:
         runtime.close()
@@ -54,7 +67,7 @@ def device_kind(recipe: Recipe) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _open_runtime(recipe: Recipe) -> Runtime:
+def _open_runtime(recipe: Recipe, launched: Launch) -> Runtime:
     """Open the runtime of ``recipe.device``."""
     kind = device_kind(recipe)
     if kind == "cuda" and not torch.cuda.is_available():
@@ -64,9 +77,9 @@ def _open_runtime(recipe: Recipe) -> Runtime:
         from codedtool.training.xla import XlaRuntime  # only here: torch_xla is an optional package
 
         return XlaRuntime(recipe)
-    if recipe.sync_bn and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if recipe.sync_bn and launched.world_size == 1:
         ignored("`sync_bn` has no effect: there is only one process")
-    return TorchRuntime(recipe, kind)
+    return TorchRuntime(recipe, kind, launched)
 
 
 def needs_launch(recipe: Recipe) -> bool:

@@ -316,7 +316,7 @@ class Trainer:
             )
 
     def _advice(self) -> str:
-        last = self.run.checkpoints.index().get("last")
+        last = self.run.checkpoints.newest()
         good = f"the last good checkpoint is {self.run.checkpoints.folder / last}" if last else "no checkpoint yet"
         return f"{good}; train again with a lower `lr` or `mu`" + (
             "" if self.recipe.precision == "fp32" else ", or with `precision` fp32"

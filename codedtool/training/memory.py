@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from codedtool.errors import OutOfMemoryError
 from codedtool.models.counts import count_kept_bytes, training_loss
 from codedtool.models.network import CodedNetwork
+from codedtool.training.launch import read_launch
 from codedtool.training.recipe import Recipe
 from codedtool.training.runtime import Runtime
 
@@ -104,7 +104,7 @@ def fit_micro_batch(recipe: Recipe, build: Callable[[], CodedNetwork], runtime: 
     candidates = _candidates(min(recipe.micro_batch or share, share), share)
     network = build()
     per_image, fixed = _needed_bytes(network, recipe)
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if runtime.device.type == "cpu" else 1
+    processes = read_launch().local_world_size if runtime.device.type == "cpu" else 1
     available = available_bytes(runtime.device, processes)
     fits = 0
     while fits < len(candidates):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from codedtool.coding.result import SchemeResult
 from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.search import find_scheme
 from codedtool.errors import InputError
+from codedtool.files import expanded, is_dir
 from codedtool.models.counts import count_kept_bytes, count_parameters, training_loss
 from codedtool.models.families import choose_network, default_acts, usual_size
 from codedtool.models.presets import build_network
@@ -279,15 +279,19 @@ def _look_at(data: str | None) -> tuple[list[str] | None, int | None]:
     if kind != "folder" or not path:
         return None, None
     from codedtool.data.folder import survey_folder
+    from codedtool.data.listing import list_classes
 
-    root = Path(path).expanduser()
-    root = root / "train" if (root / "train").is_dir() else root
-    if not root.is_dir():
+    root = expanded(path)
+    root = root / "train" if is_dir(root / "train") else root
+    if not is_dir(root):
         raise InputError(f"`data` folder:{path}: there is no folder {root}")
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    try:
+        classes = list(list_classes(root))
+    except OSError as error:
+        raise InputError(f"`data` folder:{path}: cannot list {root} ({error.strerror or error})") from None
     if len(classes) < 2:
         raise InputError(f"`data` folder:{path}: {root} holds {len(classes)} folders; it needs one per class")
-    survey = survey_folder(Path(path).expanduser())
+    survey = survey_folder(expanded(path))
     return classes, None if survey is None else survey.num_images
 
 

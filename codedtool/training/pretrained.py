@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -11,15 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import safetensors
-import safetensors.torch
 import torch
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
+from codedtool.files import FileError, is_file, opened, read_bytes, sha256
 from codedtool.models.network import CodedNetwork
 from codedtool.training.naming import OWN_SIGN, naming_of, places, unified
 from codedtool.training.run import DEFAULT_FOLDER, Run
+from codedtool.training.weights import from_safetensors
 
 TORCHVISION = "torchvision"
 
@@ -81,7 +80,7 @@ def read_source(init: str, network: CodedNetwork, *, folder: Path = DEFAULT_FOLD
         return _of_state(_read_state(path), path, f"torchvision's {name} ({path.name})", network)
     if path.suffix in _ENDINGS:
         return _of_state(_read_state(path), path, f"file {path}", network)
-    if path.is_file():
+    if is_file(path):
         raise InputError(f"`init` {path} must be a run's folder or end in {', '.join(_ENDINGS)}")
     return _of_run(Run.load(init, folder=folder))
 
@@ -92,7 +91,7 @@ def _of_run(run: Run) -> Source:
     weights = {unified(key): tensor for key, tensor in checkpoint.weights.items()}
     return Source(
         description=f"run {run.path}, best checkpoint {checkpoint.name}",
-        sha256=_sha256(run.checkpoints.folder / checkpoint.name / "weights.safetensors"),
+        sha256=sha256(run.checkpoints.folder / checkpoint.name / "weights.safetensors"),
         weights=weights,
         left_out=(),
         normalized=_coded_blocks(checkpoint.weights) if run.recipe.energy_norm else frozenset(),
@@ -105,7 +104,7 @@ def _of_state(state: Mapping[str, torch.Tensor], path: Path, description: str, n
     """Give the tensors of a state dict the names that they have in ``network``."""
     if OWN_SIGN in state:
         weights = {unified(key): tensor for key, tensor in state.items()}
-        return Source(description, _sha256(path), weights, (), _coded_blocks(state))
+        return Source(description, sha256(path), weights, (), _coded_blocks(state))
     naming = naming_of(state)
     if naming is None:
         some = ", ".join(list(state)[:3]) or "none"
@@ -119,7 +118,7 @@ def _of_state(state: Mapping[str, torch.Tensor], path: Path, description: str, n
     left_out = tuple(key for key, name in named.items() if name == "fc.bias")
     # A tensor without a counterpart keeps its own name, so that a message can name it.
     weights = {name or key: state[key] for key, name in named.items() if key not in left_out}
-    return Source(f"{description}, {naming.name}", _sha256(path), weights, left_out, frozenset())
+    return Source(f"{description}, {naming.name}", sha256(path), weights, left_out, frozenset())
 
 
 def _coded_blocks(state: Mapping[str, torch.Tensor]) -> frozenset[int]:
@@ -135,20 +134,21 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         InputError: no such file, a damaged file, or one that holds more than tensors.
     """
     try:
-        if path.suffix in _PICKLED:
-            with warnings.catch_warnings():
+        document: Any
+        if path.suffix not in _PICKLED:
+            document = from_safetensors(read_bytes(path))[0]
+        else:
+            with opened(path) as stream, warnings.catch_warnings():
                 # A pickle of another protocol than PyTorch's is read, or refused, all the same.
                 warnings.filterwarnings("ignore", "Detected pickle protocol")
-                document = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            document = safetensors.torch.load_file(path)
+                document = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds Python objects, which could run code when they are read, or is damaged; only tensors are "
             "read: save the network's state_dict() alone"
         ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except FileError:
+        raise
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path} is damaged or holds no state dict ({reason[0]})") from None
@@ -194,7 +194,7 @@ def _torchvision_file(network: CodedNetwork, *, download: bool) -> tuple[str, Pa
         )
     weights = models.get_model_weights(name).DEFAULT
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-    if not path.is_file():
+    if not is_file(path):
         if not download:
             raise InputError(
                 f"`init` torchvision: the weights of {name} are not at {path} and `download` is off; fetch "
@@ -221,8 +221,3 @@ def _fits(models: Any, name: str, network: CodedNetwork) -> bool:
     return {key: shape for key, shape in theirs.items() if key not in linear} == {
         key: shape for key, shape in ours.items() if key not in linear
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from codedtool.errors import InputError
-from codedtool.text import decode_text
+from codedtool.files import FileError, read_text
 from codedtool.training.settings import Setting, check_key, ignored
 
 _MAX_SEED = 2**31 - 1
@@ -476,10 +476,10 @@ def read_config(path: Path, keys: Collection[str]) -> dict[str, Any]:
         InputError: no such file, not TOML, an unknown key (the message names the nearest one), or a table as a value.
     """
     try:
-        values = tomllib.loads(decode_text(path.read_bytes()))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(read_text(path))
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file ({error})") from None
     found = {}
     for key, value in values.items():

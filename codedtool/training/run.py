@@ -15,10 +15,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
+import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,21 @@ import torch
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.errors import InputError
-from codedtool.files import write_atomically
+from codedtool.files import (
+    FileError,
+    MissingFileError,
+    OccupiedError,
+    exists,
+    is_dir,
+    make_folder,
+    read_json,
+    read_text,
+    remove,
+    remove_empty,
+    rename,
+    temporary_beside,
+    write_atomically,
+)
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.variant import Variant
@@ -89,12 +105,10 @@ class Run:
         Raises:
             InputError: the name is taken or cannot be a folder's name, or writing failed.
         """
-        kind = recipe.data.partition(":")[0]
-        target = folder / (name or _free_name(folder, kind))
-        if target.parent != folder or target.name in ("", ".", "..", _LATEST) or target.name.startswith("."):
+        if name is not None and not _is_name(name):
             raise InputError(f"`run_name` {name!r} must be the name of one folder, and not {_LATEST!r}")
-        if target.exists():
-            raise InputError(f"{target} exists already: continue it with `resume`, or give another `run_name`")
+        if name is not None and exists(folder / name):
+            raise InputError(_taken(folder / name))
         document = {
             "format": _FORMAT,
             "recipe": recipe.to_json(),
@@ -106,17 +120,20 @@ class Run:
             **({"split_sha256": split_sha256} if split_sha256 else {}),
             **(provenance or {}),
         }
-        temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+        temporary = temporary_beside(folder / "run")
+        made: list[Path] = []
         try:
+            make_folder(temporary, made)
             for stage, scheme in schemes.items():
                 scheme.save(temporary / "schemes" / f"{stage}.npy", force=True)
             write_atomically(temporary / "classes.json", _json_bytes(list(classes)))
             write_atomically(temporary / "config.json", _json_bytes(document))
-            os.replace(temporary, target)
-        except OSError as error:
-            raise InputError(f"cannot begin the run {target}: {error.strerror or error}") from error
+            target = _named(temporary, folder, name, recipe.data.partition(":")[0])
+        except FileError as error:
+            raise InputError(f"cannot begin the run {folder / (name or '')}: {error.reason}") from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
+            remove_empty(made)
         run = cls(target, recipe, dict(schemes), tuple(classes), normalization, dict(adjusted or {}), split_sha256)
         run.make_latest()
         return run
@@ -156,13 +173,16 @@ class Run:
             # Runs of earlier versions have no name of a recipe: theirs was the data set's own.
             recipe = recipe_for(stored["data"], stored.get("recipe")).with_values(stored)
             entries = {
-                str(stage): (str(entry["file"]), entry["sha256"]) for stage, entry in document["schemes"].items()
+                str(stage): (str(entry["file"]), str(entry["sha256"])) for stage, entry in document["schemes"].items()
             }
             normalization = Normalization(
-                mean=tuple(document["normalization"]["mean"]), std=tuple(document["normalization"]["std"])
+                mean=_three(document["normalization"]["mean"]), std=_three(document["normalization"]["std"])
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            adjusted, split_sha256 = dict(document.get("adjusted", {})), str(document.get("split_sha256", ""))
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(f"{directory}/config.json describes no run: {error!r} is missing or wrong") from None
+        if not all(isinstance(name, str) for name in classes) or len(set(classes)) < max(1, len(classes)):
+            raise InputError(f"{directory}/classes.json must hold the names of the classes, each once")
         schemes = {}
         for stage, (file, sha256) in entries.items():
             schemes[stage] = CodingScheme.load(directory / file)
@@ -171,14 +191,19 @@ class Run:
                     f"{directory / file} is not the scheme that the run was trained with: its sha256 is "
                     f"{schemes[stage].sha256[:12]}…, config.json says {sha256[:12]}…; restore the file"
                 )
+            if schemes[stage].num_classes != len(classes):
+                raise InputError(
+                    f"{directory}/classes.json names {len(classes)} classes, and the scheme of {stage} has "
+                    f"{schemes[stage].num_classes}; restore the file"
+                )
         return cls(
             directory,
             recipe,
             schemes,
-            tuple(str(name) for name in classes),
+            tuple(classes),
             normalization,
-            document.get("adjusted", {}),
-            document.get("split_sha256", ""),
+            adjusted,
+            split_sha256,
         )
 
     @property
@@ -199,17 +224,20 @@ class Run:
     def discard(self, latest: str | None) -> None:
         """Remove the directory of a run that failed before its first checkpoint, and restore the file ``latest``.
 
+        It never raises, so that the failure before it is what the user reads.
+
         Args:
             latest: content of the file ``latest`` before the run was made (`latest_name`).
         """
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
         folder = self.path.parent
         if latest_name(folder) != self.name:
             return  # another run was begun meanwhile
         if latest is None:
-            (folder / _LATEST).unlink(missing_ok=True)
+            remove(folder / _LATEST)
         else:
-            write_atomically(folder / _LATEST, f"{latest}\n".encode())
+            with suppress(FileError):
+                write_atomically(folder / _LATEST, f"{latest}\n".encode())
 
     def origin(self) -> dict[str, Any]:
         """Read config.json whole: beside the run's own description, it holds the ``provenance`` of `create`."""
@@ -255,16 +283,33 @@ class Run:
         checkpoint = self.checkpoints.load(which, weights_only=True)
         self.check_metadata(checkpoint.metadata, f"checkpoint {self.checkpoints.folder / checkpoint.name}")
         network = self.build_network()
-        network.load_state_dict(checkpoint.weights)
+        try:
+            network.load_state_dict(checkpoint.weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"the weights of checkpoint {self.checkpoints.folder / checkpoint.name} do not fit {self.path}: "
+                f"{reason[:300]}; restore the run's files"
+            ) from None
         return network.eval()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl: one row per finished epoch; empty before the first."""
+        path = self.path / "metrics.jsonl"
         try:
-            text = (self.path / "metrics.jsonl").read_text()
-        except FileNotFoundError:
+            lines = read_text(path).splitlines()
+        except MissingFileError:
             return []
-        return [json.loads(line) for line in text.splitlines()]
+        try:
+            rows = [json.loads(line) for line in lines]
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} cannot be read ({error}); restore it") from None
+        needed = ("epoch", "val_accuracy", "train_accuracy", "train_loss", "val_loss")
+        for row in rows:
+            wrong = not isinstance(row, dict) or row.keys() != rows[0].keys() or not all(key in row for key in needed)
+            if wrong or not all(isinstance(value, int | float) for value in row.values()):
+                raise InputError(f"{path} holds a row that is no epoch's; restore it")
+        return rows
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace metrics.csv and metrics.jsonl by ``rows``; both are written whole, so a resume repeats no row."""
@@ -281,16 +326,39 @@ class Run:
 def latest_name(folder: Path) -> str | None:
     """Read the name of the run in ``folder`` that was begun or resumed last; None if there is none."""
     try:
-        return (folder / _LATEST).read_text().strip()
-    except OSError:
+        return read_text(folder / _LATEST).strip()
+    except FileError:
         return None
 
 
-def _free_name(folder: Path, kind: str) -> str:
-    number = 1
-    while (folder / f"{kind}-{number}").exists():
-        number += 1
-    return f"{kind}-{number}"
+def _is_name(name: str) -> bool:
+    """Whether a run may have this name: one folder's, which is not hidden."""
+    return bool(name) and Path(name).name == name and not name.startswith(".") and "\0" not in name and name != _LATEST
+
+
+def _taken(path: Path) -> str:
+    return f"{path} exists already: continue it with `resume`, or give another `run_name`"
+
+
+def _named(temporary: Path, folder: Path, name: str | None, kind: str) -> Path:
+    """Give a complete new run its name, or the next free one: of several at once, each gets another.
+
+    Raises:
+        InputError: the name is taken, or the folder cannot be renamed.
+    """
+    if name is not None:
+        try:
+            rename(temporary, folder / name)
+        except OccupiedError:
+            raise InputError(_taken(folder / name)) from None
+        return folder / name
+    for number in itertools.count(1):
+        target = folder / f"{kind}-{number}"
+        if not exists(target):
+            with suppress(OccupiedError):  # another process took it meanwhile
+                rename(temporary, target)
+                return target
+    raise AssertionError
 
 
 def _find(path: str | os.PathLike[str] | None, folder: Path) -> Path:
@@ -301,23 +369,34 @@ def _find(path: str | os.PathLike[str] | None, folder: Path) -> Path:
             raise InputError(
                 f"no run yet: {folder / _LATEST} does not exist; train one (codedtool train), or name a run's folder"
             )
+        if not _is_name(name):
+            raise InputError(f"{folder / _LATEST} holds no name of a run: {name[:80]!r}; name a run's folder")
         path = name
     for candidate in (folder / path, Path(path)):
-        if candidate.is_dir() and candidate != folder:
+        if is_dir(candidate) and candidate != folder:
             return candidate
     raise InputError(f"there is no run {path}: neither {folder / path} nor {path} is a folder")
 
 
 def _read_json(path: Path, kind: type) -> Any:
     try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError:
+        document = read_json(path, "restore it or train again")
+    except MissingFileError:
         raise InputError(f"{path.parent} is not a run: it has no {path.name}; name a trained run's folder") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); restore it or train again") from None
     if not isinstance(document, kind):
         raise InputError(f"{path} holds a {type(document).__name__} instead of a {kind.__name__}")
     return document
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    """One finite number per channel."""
+    try:
+        red, green, blue = (float(value) for value in values)
+    except ValueError as error:
+        raise TypeError(str(error)) from None
+    if not all(math.isfinite(value) for value in (red, green, blue)):
+        raise TypeError(values)
+    return red, green, blue
 
 
 def _json_bytes(document: Any) -> bytes:

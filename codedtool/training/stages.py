@@ -16,6 +16,7 @@ from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.shipped import scheme_path, shipped_folder, shown_path
 from codedtool.errors import InputError
+from codedtool.files import files_ending, is_file
 from codedtool.models.families import Choice, choose_network, usual_size
 from codedtool.models.places import parse_place
 from codedtool.models.presets import assign_schemes, get_preset
@@ -216,12 +217,12 @@ def find_sibling(scheme: CodingScheme, path: Path, ratio: Fraction) -> tuple[Cod
     """
     act = int(ratio * scheme.length)
     named = path.with_name(path.name.replace(f"{scheme.act}of{scheme.length}", f"{act}of{scheme.length}"))
-    if named != path and named.is_file():
+    if named != path and is_file(named):
         other = CodingScheme.load(named)
         if _shape(other) == (scheme.num_classes, scheme.length, act):
             return other, named
     matches = []
-    for candidate in sorted(path.parent.glob("*.npy")):
+    for candidate in files_ending(path.parent, ".npy"):
         try:
             other = CodingScheme.load(candidate)
         except InputError:

@@ -25,7 +25,7 @@ from codedtool.training.checkpoint import Which
 from codedtool.training.devices import opened_runtime
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import Run
-from codedtool.training.run_data import check_same_classes, load_run_data
+from codedtool.training.run_data import check_same_data, load_data_of
 from codedtool.training.runtime import Runtime
 
 Value = TypeVar("Value")
@@ -62,11 +62,13 @@ class Subject:
     def data(self) -> ImageData:
         """The data set, loaded on first use. Its classes are those of the run, in the same order.
 
+        A warning says if it is not the data set that the run was trained on.
+
         Raises:
             InputError: the data set is missing, or its classes are not the run's.
         """
         data = self.find_data()
-        check_same_classes(self.run, data)
+        check_same_data(self.run, self.recipe, data)
         return data
 
     def once(self, key: str, work: Callable[[], Value]) -> Value:
@@ -179,7 +181,7 @@ def opened_run(
         network = run.load_network(checkpoint)
         name = run.checkpoints.index()[checkpoint]
         runtime.prepare(network)
-        find_data = partial(load_run_data, recipe, runtime, classes=run.classes, download=download, progress=progress)
+        find_data = partial(load_data_of, run, recipe, runtime, download=download, progress=progress)
         yield Subject(run, network.eval(), recipe, runtime, name, find_data)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,8 +15,13 @@ import torch.distributed as dist
 from torch import nn
 
 from codedtool.errors import InputError
+from codedtool.training.inductor import Compiled
+from codedtool.training.launch import ADVICE, ALONE, Launch
 from codedtool.training.recipe import Recipe
 from codedtool.training.runtime import Runtime, num_workers
+
+# Seconds of waiting for other ranks after which that is said.
+_PATIENCE = 15.0
 
 
 class TorchRuntime(Runtime):
@@ -24,31 +30,38 @@ class TorchRuntime(Runtime):
     Args:
         recipe: gives precision, memory layout, workers and compilation.
         kind: "cpu" or "cuda".
+        launch: this process's place among those that train together.
 
     Raises:
-        InputError: the precision needs CUDA.
+        InputError: the precision needs CUDA, this process's CUDA device does not exist, or the other processes cannot
+            be reached.
     """
 
-    def __init__(self, recipe: Recipe, kind: str) -> None:
+    def __init__(self, recipe: Recipe, kind: str, launch: Launch = ALONE) -> None:
         self._recipe = recipe
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = launch.rank
+        self.world_size = launch.world_size
         if kind == "cuda":
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            count = torch.cuda.device_count()
+            if launch.local_rank >= count:
+                raise InputError(
+                    f"rank {self.rank} has LOCAL_RANK={launch.local_rank}, and this machine has {count} CUDA devices: "
+                    "start one process for each device"
+                )
+            self.device = torch.device("cuda", launch.local_rank)
             torch.cuda.set_device(self.device)
             self.pin_memory = True
         else:
             self.device = torch.device("cpu")
         if recipe.precision == "fp16" and kind == "cpu":
             raise InputError("`precision` fp16 needs `device` cuda; use bf16 or fp32 on the CPU")
-        self.num_workers = num_workers(recipe, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        self.num_workers = num_workers(recipe, launch.local_world_size)
         self._scaler = torch.amp.GradScaler(kind, enabled=recipe.precision == "fp16")
         self._layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         if self.world_size > 1:
             # Weights of 1x1 and one-channel convolutions can be described by two equal strides; DDP warns about it.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-            with _stdout_on_stderr():
-                dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+            _join("nccl" if kind == "cuda" else "gloo", launch)
 
     def prepare(self, network: nn.Module) -> nn.Module:
         network.to(self.device)
@@ -60,7 +73,7 @@ class TorchRuntime(Runtime):
             # Every rank keeps its own BatchNorm statistics until the loop averages them (`average_statistics`).
             devices = [self.device] if self.device.type == "cuda" else None
             prepared = nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
-        return torch.compile(prepared) if self._recipe.compile else prepared  # type: ignore[return-value]  # a Module
+        return Compiled(prepared, is_main=self.is_main) if self._recipe.compile else prepared
 
     def put(self, images: torch.Tensor) -> torch.Tensor:
         if images.dim() == 4:
@@ -112,6 +125,27 @@ class TorchRuntime(Runtime):
     def close(self) -> None:
         if self.world_size > 1:
             dist.destroy_process_group()
+
+
+def _join(backend: str, launch: Launch) -> None:
+    """Find the other ranks; after some seconds of waiting, say which ones are awaited."""
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    rank = f"rank {launch.rank} of {launch.world_size}"
+    waiting = threading.Timer(
+        _PATIENCE, warnings.warn, (f"{rank} waits for the other ranks at {place}", UserWarning, 1)
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        with _stdout_on_stderr():
+            dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{rank} cannot join the others at {place} (MASTER_ADDR, MASTER_PORT): {reason}; {ADVICE}"
+        ) from None
+    finally:
+        waiting.cancel()
 
 
 @contextmanager

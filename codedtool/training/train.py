@@ -6,6 +6,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from codedtool.training.memory import fit_micro_batch
 from codedtool.training.precision import as_begun, with_precision
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import DEFAULT_FOLDER, Run, latest_name
-from codedtool.training.run_data import check_same_classes, load_run_data
+from codedtool.training.run_data import check_same_data, describe_data, load_data_of, load_run_data
 from codedtool.training.runtime import Runtime
 from codedtool.training.settings import ignored
 from codedtool.training.stages import permuted
@@ -112,7 +113,7 @@ def train(
         start = time.monotonic()
         launch(_train_child, recipe, schemes, run_name, folder, init, download, provenance, given, classes)
         return _result_of(Run.load(run_name, folder=folder), start)
-    with opened_runtime(recipe) as runtime:
+    with opened_runtime(recipe, is_training=True) as runtime:
         _check_same_precision(recipe, runtime)
         if about_precision is not None and tell is not None and runtime.is_main:
             tell(about_precision)
@@ -120,6 +121,7 @@ def train(
         if classes:
             data = data.in_order(classes)
         if runtime.is_main:
+            _tell_data(data, tell)
             _warn_of_data(recipe, data)
         for scheme in schemes.values():
             check_num_classes(data, scheme.num_classes)
@@ -145,7 +147,7 @@ def train(
                 data.normalization,
                 name=run_name,
                 folder=folder,
-                provenance=provenance,
+                provenance={**(provenance or {}), "data_set": describe_data(recipe, data)},
                 adjusted={key: old for key, (old, _) in asked.differences(recipe, only_result=True).items()},
                 split_sha256=data.split_sha256,
             )
@@ -155,8 +157,10 @@ def train(
                 run, data, runtime, None, initial, budget=budget or Budget(), progress=progress, tell_epoch=tell_epoch
             )
         except BaseException:
-            if runtime.is_main and not run.checkpoints.index():
-                run.discard(latest)
+            # A checkpoint whose index cannot be read is kept, and this error stays the one that is told.
+            with suppress(InputError):
+                if runtime.is_main and not run.checkpoints.index():
+                    run.discard(latest)
             raise
 
 
@@ -168,6 +172,7 @@ def resume(
     download: bool = True,
     budget: Budget | None = None,
     progress: Progress = silent,
+    tell: Callable[[str], None] | None = None,
     tell_epoch: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Continue an interrupted run; the result is bit-identical to an uninterrupted one.
@@ -177,29 +182,34 @@ def resume(
     Args:
         run: the run to continue.
         checkpoint: last, previous or best; checkpoints after it are dropped.
-        changes: recipe values to change. Only values that cannot change the result are allowed (device, workers, ...).
+        changes: recipe values to change. Only values that cannot change the result are allowed (device, workers, ...),
+            and ``data`` for a data set that was moved.
             ``precision`` auto keeps the precision that the run was begun with.
-        download, budget, progress, tell_epoch: as for `train`.
+        download, budget, progress, tell, tell_epoch: as for `train`.
 
     Raises:
         InputError: a change of a value that decides the result, a damaged checkpoint (the message names an intact
-            one), or a data set with other classes; and as `train`.
+            one), or a data set with other classes or another number of images; and as `train`.
         DivergedError, Interrupted: as `train`.
     """
     recipe = as_begun(run.recipe.with_values(changes or {}), run.recipe)
     for key, (new, old) in recipe.differences(run.recipe, only_result=True).items():
+        if key == "data":  # compared with the run's when it is loaded
+            continue
         raise InputError(
             f"`{key}` {new!r} cannot change when {run.path} is resumed: the run was begun with {old!r}; "
             f"leave `{key}` out or begin a new run" + _way_on(run, key)
         )
-    run = dataclasses.replace(run, recipe=recipe)
+    begun, run = run, dataclasses.replace(run, recipe=recipe)
     if needs_launch(recipe):
         start = time.monotonic()
-        launch(_resume_child, run, checkpoint, changes, download)
+        launch(_resume_child, begun, checkpoint, changes, download)
         return _result_of(run, start)
-    with opened_runtime(recipe) as runtime:
-        data = load_run_data(recipe, runtime, classes=run.classes, download=download, progress=progress)
-        check_same_classes(run, data)
+    with opened_runtime(recipe, is_training=True) as runtime:
+        data = load_data_of(begun, recipe, runtime, download=download, progress=progress)
+        check_same_data(begun, recipe, data, resumed=True)
+        if runtime.is_main:
+            _tell_data(data, tell)
         found = run.checkpoints.load(checkpoint) if run.checkpoints.index() else None
         initial = None if found is not None else _initial_again(run, data, runtime, download=download)
         runtime.barrier()
@@ -226,6 +236,13 @@ def _check_same_precision(recipe: Recipe, runtime: Runtime) -> None:
 def _way_on(run: Run, key: str) -> str:
     """Say how to train a run for more epochs: the cosine schedule of the first training has ended."""
     return f" with its weights: `init` {run.name}" if key == "epochs" else ""
+
+
+def _tell_data(data: ImageData, tell: Callable[[str], None] | None) -> None:
+    """Say what is trained on, before it starts: files that were left out by mistake are seen here."""
+    if tell is not None:
+        for line in data.lines():
+            tell(line)
 
 
 def _warn_of_data(recipe: Recipe, data: ImageData) -> None:
@@ -341,7 +358,14 @@ def _fit(
     prepared = runtime.prepare(network)
     trainer = Trainer(run, network, prepared, data, runtime, budget=budget, progress=progress, tell_epoch=tell_epoch)
     if found is not None:
-        trainer.restore(found.weights, found.state)
+        try:
+            trainer.restore(found.weights, found.state)
+        except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"checkpoint {run.checkpoints.folder / found.name} does not continue this run ({reason[:300]}); name "
+                "another `checkpoint`"
+            ) from None
     if runtime.is_main:
         run.write_metrics(trainer.history)
     trainer.fit()

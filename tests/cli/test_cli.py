@@ -121,7 +121,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         **{row.name: f"{of_run} {' '.join(of_row(row))}" for row in CATALOGUE},
         "cost": f"{of_run} --class --preset --scheme --image-size",
         "networks": "--preset",
-        "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data-dir --device",
+        "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data --data-dir --device",
         "report": f"{of_run} --compare --ood --out --only --skip --force --seed",
         "export": "--run --checkpoint --bc --format --out --force",
         "sweep": f"--vary --name --seeds --scheme --stages --uncoded-stages --config --no-download {recipe}",

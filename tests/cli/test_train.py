@@ -220,6 +220,42 @@ def test_two_processes_with_synchronised_statistics_are_the_single_process(house
         assert close(rows(house, gentle), rows(house, "two"), key, 1e-4), key
 
 
+def test_only_rank_0_does_and_prints_what_is_no_training(house: Path, straight: str) -> None:
+    evaluate = command("eval", "--run", straight, "--json", "--quiet")
+    first = done(evaluate, house, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
+    assert "accuracy" in json.loads(first.stdout)
+    second = done(evaluate, house, RANK="1", WORLD_SIZE="2", LOCAL_RANK="1")
+    assert (second.stdout, second.stderr) == ("", "")
+    told = done(command("verify", "schemes"), house, RANK="1", WORLD_SIZE="2")
+    assert told.stdout == ""
+    assert told.stderr == "rank 1 of 2: rank 0 does this alone\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but RANK and MASTER_ADDR and MASTER_PORT are not set"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "1"}, "WORLD_SIZE=2, but MASTER_ADDR is not set"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two, which is no whole number"),
+    ],
+)
+def test_what_a_cluster_left_in_the_environment_is_one_message(
+    variables: dict[str, str], message: str, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = sorted(house.rglob("*"))
+    for arguments in (train_command("left", "--json"), command("sweep", "--vary", "mu=0,1", "--name", "left", *SHORT)):
+        finished = here(arguments, house)
+        assert finished.exit_code == 2, finished.output
+        assert message.split(",")[0] in finished.stderr
+        assert "unset these variables" in finished.stderr
+    assert message in json.loads(here(train_command("left", "--json"), house).stdout)["error"]
+    assert sorted(house.rglob("*")) == before
+
+
 @pytest.mark.slow
 def test_the_failure_of_one_rank_ends_all_with_its_message(house: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]

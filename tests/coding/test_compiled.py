@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import ast
+import errno
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numba
 import pytest
+from numba.core import caching
 
 import codedtool.coding
+from codedtool.coding import compiled
 from codedtool.coding.compiled import checksum_of_bits
+from codedtool.errors import InputError
+from tests.commands import run
 
 pytestmark = pytest.mark.quick
 
@@ -60,6 +69,93 @@ def test_machine_code_is_kept_for_the_next_process(tmp_path: Path) -> None:
     ]
     # The degrees, then cache hits and misses: compiled once, then loaded, with a NamedTuple as argument.
     assert outputs == [["0", "1", "0", "1"], ["0", "1", "1", "0"]]
+
+
+@pytest.fixture
+def fresh_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """A function that compiles one small kernel as a new process does, with its cache in tmp_path/cache."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "twice_kernels.py"
+    path.write_text("def twice(number):\n    return 2 * number\n")
+
+    def compile_again() -> Any:
+        monkeypatch.setattr(compiled, "_told", False)
+        spec = importlib.util.spec_from_file_location("twice_kernels", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return compiled.kernel(module.twice)
+
+    return compile_again
+
+
+def hits(kernel: Any) -> int:
+    return sum(kernel.stats.cache_hits.values())
+
+
+def flip_last_byte(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"", lambda content: content[:40], lambda content: bytes(len(content)), flip_last_byte],
+    ids=["empty", "cut", "zeros", "one bit"],
+)
+def test_a_damaged_cache_is_said_and_made_anew(
+    fresh_kernel: Callable[[], Any], tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes]
+) -> None:
+    assert fresh_kernel()(3) == 6
+    (file,) = (tmp_path / "cache").rglob(f"*{suffix}")
+    file.write_bytes(damage(file.read_bytes()))
+    kernel = fresh_kernel()
+    with pytest.warns(compiled.CacheIgnored, match="compiled anew") as told:
+        assert kernel(3) == 6
+    assert len(told) == 1
+    again = fresh_kernel()
+    assert again(3) == 6
+    assert hits(again) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_cache_that_cannot_be_written_is_said_once(
+    fresh_kernel: Callable[[], Any], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    kernel = fresh_kernel()
+    monkeypatch.setattr(compiled._Files, "_save_data", refuse)
+    with pytest.warns(compiled.CacheIgnored, match=os.strerror(number)) as told:
+        assert (kernel(3), kernel(1.5)) == (6, 3.0)
+    assert len(told) == 1
+
+
+def test_a_kernel_without_any_folder_for_a_cache_is_compiled(
+    fresh_kernel: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", refuse)
+    with pytest.warns(compiled.CacheIgnored, match="no folder for it can be written"):
+        kernel = fresh_kernel()
+    assert kernel(3) == 6
+
+
+def test_a_search_tells_in_one_line_that_the_cache_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_told", False)
+
+    def search(*_: object, **__: object) -> None:
+        compiled._tell_once("no folder for it can be written", PermissionError("read-only"))
+        raise InputError("far enough")
+
+    monkeypatch.setattr("codedtool.coding.search.find_scheme", search)
+    done = run("scheme", "--K", "3", "--N", "10", "--act", "5", "--hmin", "6", cwd=tmp_path)
+    assert done.stderr.startswith("warning: numba's cache: no folder for it can be written (PermissionError")
+    assert done.stderr.count("\n") == 2
 
 
 def test_only_one_file_imports_numba() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -244,9 +245,13 @@ def test_unreadable_images_can_be_left_out_but_not_a_whole_class(tree: Path) -> 
 
 
 def test_a_folder_that_may_not_be_listed_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: str) -> None:
-        raise PermissionError(13, "Permission denied", folder)
+    scandir = os.scandir
 
-    monkeypatch.setattr(folder_module, "find_classes", refuse)
-    with pytest.raises(InputError, match=r"cannot list .*train \(Permission denied\)$"):
+    def refuse(folder: str) -> Any:
+        if folder.endswith("bee"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"cannot list .*train/bee \(Permission denied\)$"):
         load_dataset(f"folder:{tree}")

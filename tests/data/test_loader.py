@@ -7,9 +7,14 @@ import itertools
 import multiprocessing
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -25,6 +30,7 @@ from codedtool.data import (
     Split,
     eval_batches,
     load_dataset,
+    loader,
     normalize,
     num_train_batches,
     train_batches,
@@ -112,13 +118,80 @@ def test_workers_give_the_batches_of_the_main_process(split: Split, file_split: 
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
-def test_a_worker_that_the_system_ends_is_reported(split: Split) -> None:
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (signal.SIGKILL, r"was killed \(SIGKILL\), as the system does when memory runs out: lower `num_workers`"),
+        (signal.SIGBUS, "ended by SIGBUS, because shared memory is full: lower `num_workers`"),
+    ],
+)
+def test_a_worker_that_the_system_ends_is_reported_as_it_was(
+    split: Split, number: signal.Signals, message: str
+) -> None:
     batches = train_batches(split, CIFAR_POLICY, size=16, batch_size=2, seed=0, epoch=0, num_workers=1)
     next(batches)
     for worker in multiprocessing.active_children():
-        worker.kill()
-    with pytest.raises(InputError, match="a process that prepares images was ended by the system .*`num_workers`"):
+        assert worker.pid is not None
+        os.kill(worker.pid, number)
+    with pytest.raises(InputError, match=message):
         list(batches)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ((None, -11), "ended by SIGSEGV; `num_workers` 0 prepares"),
+        ((1, -9), "was killed"),
+        ((0, 3), "ended with exit code 3; what it printed says why"),
+        ((-63,), "ended by signal 63"),
+        ((None, None), "ended without an exit code .*broken pipe"),
+    ],
+)
+def test_the_end_of_a_worker_is_told_by_its_exit_code(codes: tuple[int | None, ...], message: str) -> None:
+    workers = {
+        cast(BaseProcess, SimpleNamespace(exitcode=code, join=lambda _: None, n=n)) for n, code in enumerate(codes)
+    }
+    assert re.search(message, loader._how_it_ended(workers, OSError("broken pipe")))
+
+
+def test_full_shared_memory_is_told_and_does_not_hang(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: torch.Tensor) -> None:
+        raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(loader, "get_worker_info", object)  # as in a worker
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    with pytest.raises(InputError, match=r"no room for a batch in shared memory .*--shm-size"):
+        list(eval_batches(split, size=16, batch_size=5))
+
+
+@pytest.mark.parametrize("way", ["file", "stdin, long TMPDIR"])
+def test_a_script_without_a_main_guard_runs_once(tmp_path: Path, way: str) -> None:
+    program = (
+        "from codedtool.data import eval_batches, load_dataset\n"
+        "print('begun', flush=True)\n"
+        "batches = eval_batches(load_dataset('digits').val, size=16, batch_size=40, num_workers=2)\n"
+        "print(sum(len(batch.targets) for batch in batches))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if way == "file":
+        script = tmp_path / "script.py"
+        script.write_text(program)
+        arguments, text = [str(script)], None
+    else:
+        folder = tmp_path / ("x" * 100)  # a socket's path has at most 107 letters
+        folder.mkdir()
+        arguments, text, environment["TMPDIR"] = ["-"], program, str(folder)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=text,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"begun\n{len(load_dataset('digits').val)}\n"
 
 
 @pytest.mark.slow

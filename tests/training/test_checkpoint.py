@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from codedtool.errors import InputError
-from codedtool.training import checkpoint as module
 from codedtool.training.checkpoint import CheckpointStore
 
 STATE = {"epoch": 3, "optimizer": {"state": {0: {"momentum_buffer": torch.arange(3.0)}}}, "history": [{"a": 1.5}]}
@@ -83,7 +82,7 @@ def test_a_full_disk_loses_nothing(store: CheckpointStore, call: int, monkeypatc
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         store.save("e4", weights(4), STATE, metadata={}, best=True)
     monkeypatch.undo()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -37,6 +39,83 @@ def recipe_of(photos: Path, **values: object) -> Recipe:
     base = recipe_for(f"folder:{photos}", "small", side=8)
     own = {"preset": "resnext_tiny", "epochs": 1, "warmup_epochs": 0, "batch_size": 8, "split": 0.25, "device": "cpu"}
     return base.with_values({**own, **values})
+
+
+@pytest.fixture
+def project(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the class folders in data/train and data/val, and a run that names them by data."""
+    folder = tmp_path / "project"
+    for part in ("train", "val"):
+        shutil.copytree(photos, folder / "data" / part)
+    monkeypatch.chdir(folder)
+    train(recipe_of(Path("data"), split=0.0, balanced=True), {}, run_name="one")
+    return folder
+
+
+def number_of_images(run: Run, **changes: object) -> int:
+    with opened_run(run, changes=changes) as subject:
+        return len(subject.data.train)
+
+
+def test_a_run_finds_its_data_from_any_working_folder_and_in_a_project_that_was_moved(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = Run.load("one").origin()["data_set"]
+    assert stored["path"] == str(project / "data")
+    assert (stored["fingerprint"]["num_train"], stored["fingerprint"]["num_val"]) == (26, 26)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert number_of_images(Run.load(project / "runs" / "one")) == 26
+        project.rename(tmp_path / "moved")
+        assert number_of_images(Run.load("../moved/runs/one")) == 26
+        monkeypatch.chdir(tmp_path / "moved")
+        assert number_of_images(Run.load("one")) == 26
+
+
+def test_a_data_set_that_was_moved_is_named_for_analyses_and_for_resuming(project: Path, tmp_path: Path) -> None:
+    run, moved = Run.load("one"), {"data": f"folder:{tmp_path / 'moved'}"}
+    (project / "data").rename(tmp_path / "moved")
+    for work in (lambda: number_of_images(run), lambda: resume(run)):
+        with pytest.raises(InputError, match="the data set of runs/one is not there: no folder .*/data; .* by `data`"):
+            work()
+    said: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert number_of_images(run, **moved) == 26
+        assert resume(run, changes=moved, tell=said.append).epochs == 1
+    assert said[0].startswith(f"data {moved['data']}: 3 classes, 26 training images and 26 validation images; smallest")
+    assert Run.load("one").recipe.data == "folder:data"
+
+
+def test_another_data_set_is_told_from_the_runs_own(project: Path, tmp_path: Path) -> None:
+    run, data = Run.load("one"), project / "data"
+    Image.new("RGB", (8, 8)).save(data / "train" / "ant" / "0.png")
+    for work in (lambda: number_of_images(run), lambda: resume(run).epochs):
+        with pytest.warns(
+            UserWarning, match="has as many images as the data set that runs/one was trained on, but they"
+        ):
+            assert work() in (26, 1)
+    shutil.copy(data / "train" / "ant" / "0.png", data / "train" / "ant" / "more.png")
+    differences = "folder:data has 27 training and 26 validation images, and runs/one was begun with 26 and 26"
+    with pytest.warns(UserWarning, match=f"{differences}: it is not the data set of the training"):
+        assert number_of_images(run) == 27
+    with pytest.raises(InputError, match=f"{differences}: name the same data set by `data`, or begin a new run"):
+        resume(run)
+    for part in ("train", "val"):
+        (data / part / "cat").rename(data / part / "cow")
+    for work in (lambda: number_of_images(run), lambda: resume(run)):
+        with pytest.raises(InputError, match="other classes than the run runs/one: class 1 is 'cow' instead of 'cat'"):
+            work()
+
+
+def test_a_run_of_an_earlier_version_reads_its_data_as_before(project: Path) -> None:
+    config = project / "runs" / "one" / "config.json"
+    document = json.loads(config.read_text())
+    for broken in ({"data_set": None}, {"data_set": {"path": 7}}, {}):
+        config.write_text(json.dumps({key: document[key] for key in document if key != "data_set"} | broken))
+        assert number_of_images(Run.load("one")) == 26
 
 
 @pytest.mark.filterwarnings("ignore:class 'cat' has")

@@ -21,6 +21,7 @@ from codedtool.budget import Budget, Progress, StopReason, Work, silent
 from codedtool.coding.orders.annealing import slacks
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
+from codedtool.files import FileError, opened
 
 # Two K x K tables of 8 bytes in the kernels, and as much again around them: 2 GB at the limit.
 _MOST_CLASSES = 8192
@@ -106,11 +107,13 @@ def load_similarity(path: str | os.PathLike[str], num_classes: int) -> NDArray[n
     """
     source = Path(path)
     try:
+        with opened(source, "give a K x K matrix's .npy"):
+            pass  # numpy tells a refusal of the system without the path
         # Mapped, not read: a header that claims more than the file holds is refused before anything is allocated.
         with np.errstate(over="ignore"):
             matrix = np.load(source, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read ({error.strerror or error}); give a K x K matrix's .npy") from None
+    except FileError:
+        raise
     except Exception:
         # numpy's readers of .npy headers and archives raise whatever the tokenizer, the parser or zipfile did.
         raise InputError(
