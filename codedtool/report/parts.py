@@ -122,7 +122,9 @@ def ingredients(
 def store_part(run: Run, part: Part, made_of: Mapping[str, Any]) -> None:
     """Write the file of a part; a run that cannot be written to goes without it, and the part is made again."""
     with suppress(FileError):
-        write_json(_path(run, part.key), {"made_of": dict(made_of), "part": asdict(part)})
+        content = asdict(part)
+        document = {"made_of": dict(made_of), "sha256": _sha256_of_json(content), "part": content}
+        write_json(_path(run, part.key), document)
 
 
 def stored_part(run: Run, key: str, made_of: Mapping[str, Any]) -> Part | None:
@@ -130,6 +132,8 @@ def stored_part(run: Run, key: str, made_of: Mapping[str, Any]) -> Part | None:
     try:
         document = read_json(_path(run, key))
         found, stored = document["made_of"], document["part"]
+        if stored["key"] != key or document["sha256"] != _sha256_of_json(stored):
+            return None
         part = Part(
             key,
             tuple(Picture(**one) for one in stored["figures"]),
@@ -148,6 +152,10 @@ def stored_part(run: Run, key: str, made_of: Mapping[str, Any]) -> Part | None:
     except (FileError, KeyError, TypeError, AttributeError):
         # A file that is missing, damaged or of another version: the part is made again.
         return None
+
+
+def _sha256_of_json(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _path(run: Run, key: str) -> Path:

@@ -146,7 +146,12 @@ def test_finished_parts_are_used_again_until_what_they_were_made_of_changes(fold
     stored = analysis / "parts" / "activations.json"
     stored.write_bytes(stored.read_bytes()[:-9])
     (analysis / "parts" / "eval.json").unlink()
-    assert again(folder)[1]["reused"] == [name for name in FINISHED if name not in ("activations", "eval")]
+    # Nor does a part stand for another one, or with other contents than it was stored with.
+    shutil.copy(analysis / "parts" / "cost.json", analysis / "parts" / "decode.json")
+    classes = analysis / "parts" / "classes.json"
+    classes.write_text(classes.read_text().replace('"num_images": 3', '"num_images": 4'))
+    made = ("activations", "eval", "decode", "classes")
+    assert again(folder)[1]["reused"] == [name for name in FINISHED if name not in made]
     code, document = again(folder, "--only", "eval,decode", "--batch-size", "100", "--out", str(folder / "a.html"))
     assert (code, document["reused"], document["parts"]) == (0, [], ["eval", "decode"])
     other = json.loads(run("report", "--run", "coded", "--only", "eval", "--json", "--force", cwd=folder).stdout)
