@@ -219,7 +219,13 @@ def evaluate(subject: Subject, *, plain: Subject | None = None, progress: Progre
 def _plain(plain: Subject, images: Split, progress: Progress) -> dict[str, Any]:
     """Evaluate the plain control; returns `EvalResult.plain`."""
     means = evaluation.evaluate(
-        plain.network, images, plain.run.normalization, plain.recipe, plain.runtime, progress=progress
+        plain.network,
+        images,
+        plain.run.normalization,
+        plain.recipe,
+        plain.runtime,
+        crop_part=plain.run.crop_part,
+        progress=progress,
     )
     return {
         "run": str(plain.run.path),
