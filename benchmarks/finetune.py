@@ -51,6 +51,10 @@ def main() -> None:
         # The warm-up of one epoch needs another one after it.
         parser.error("--epochs must be a multiple of 4, at least 8")
     rows = [(training, _run(training, options)) for training in TRAININGS]
+    for training, run in rows:
+        # A plain network has neither classifiers cut along a class's path nor early decoders.
+        for verb in ("decode", "bc") if training.coded else ():
+            analyse(run, verb, device=options.device)
     print(f"{describe_machine('torch')}; {options.preset}, {options.epochs} epochs, seed {options.seed}; %\n")
     print("| network | epochs | lr | accuracy | early decoders, first to last | classifiers: precision, recall, F1 |")
     print("|---|---|---|---|---|---|")
@@ -63,7 +67,7 @@ def _name(key: str, options: argparse.Namespace) -> str:
 
 
 def _run(training: Training, options: argparse.Namespace) -> Run:
-    """The run of one row, trained and analysed to its end."""
+    """The run of one row, trained to its end."""
     network = ["--preset", options.preset]
     if training.coded:
         network = ["--preset", f"coded_{options.preset}", "--scheme", "c10_5of10", "--scheme", "c10_3of10", "--mu", "6"]
@@ -71,11 +75,7 @@ def _run(training: Training, options: argparse.Namespace) -> Run:
         network += ["--init", str(DEFAULT_FOLDER / _name("plain", options)), "--lr", f"{options.lr:g}"]
     length = ["--epochs", str(round(options.epochs * training.share))]
     shared = ["--config", "benchmarks/finetune.toml", "--data", options.data, "--device", options.device]
-    run = train(_name(training.key, options), *network, *length, *shared, "--seed", str(options.seed))
-    # A plain network has neither classifiers cut along a class's path nor early decoders.
-    for verb in ("bc", "decode") if training.coded else ():
-        analyse(run, verb, device=options.device)
-    return run
+    return train(_name(training.key, options), *network, *length, *shared, "--seed", str(options.seed))
 
 
 def _figures(training: Training, run: Run) -> str:
