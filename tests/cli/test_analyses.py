@@ -271,7 +271,7 @@ def test_a_run_away_from_its_data_or_on_a_mount_that_is_read_only_predicts(house
     finished = run(tmp_path, "predict", image, "--run", "moved")
     assert finished.exit_code == 0
     assert "of 4 early decoders agree); softmax" in finished.stdout
-    assert "no confidence: folder:" in finished.stderr
+    assert "no confidence: the data set of runs/moved is not there" in finished.stderr
     assert "gone" in refused(tmp_path, "predict", image, "--run", "moved", "--data", f"folder:{tmp_path / 'gone'}")
     # Measured once where the data set is there; a folder that cannot be written does not matter.
     analysis.write_text("in the way")
@@ -333,7 +333,7 @@ def test_bad_input_gets_one_message(house: House) -> None:
         ("classes.json", "it has no classes.json"),
         ("schemes/s2.npy", "s2.npy"),
         ("checkpoints", "there is no best checkpoint"),
-        ("checkpoints/index.json", "there is no best checkpoint"),
+        ("checkpoints/index.json", "index.json is missing, and checkpoints are there"),
         ("checkpoints/e*", "is damaged"),
     ],
 )

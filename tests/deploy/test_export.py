@@ -169,6 +169,7 @@ def test_a_binary_classifier_brings_its_threshold(tmp_path: Path, kind: Kind, mo
         threshold=-0.12345678901234567,
         normalization=NORMALIZATION,
         image_size=SIZE,
+        crop_part=1.0,
         metrics={},
         metadata={"preset": "coded_resnext_tiny", "run": "one"},
     )
