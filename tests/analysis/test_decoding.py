@@ -22,7 +22,9 @@ from codedtool.analysis.decoding import (
     exit_macs,
     exits_of,
     load_decoding,
+    load_evidence,
     margins,
+    measure_evidence,
     predict_with_exit,
 )
 from codedtool.analysis.result import save_result
@@ -338,7 +340,8 @@ def test_a_plain_network_has_no_early_decoder(tmp_path: Path) -> None:
         decode(plain)
 
 
-def test_an_empty_row_s_confidence_is_that_of_the_nearest_row_below() -> None:
+def test_the_evidence_of_an_old_run_is_that_of_its_decode_json_and_an_empty_row_borrows_nothing(tmp_path: Path) -> None:
+    subject = settled_subject(tmp_path)
     rows = (
         Agreement(0, 0, None),
         Agreement(1, 4, 0.25),
@@ -346,5 +349,17 @@ def test_an_empty_row_s_confidence_is_that_of_the_nearest_row_below() -> None:
         Agreement(3, 0, None),
         Agreement(4, 8, 0.75),
     )
-    result = DecodeResult("e1", "digits", 8, 12, 0.6, {}, rows, ())
-    assert [result.confidence(number) for number in range(5)] == [0.25, 0.25, 0.25, 0.25, 0.75]
+    assert load_evidence(subject) is None
+    save_result(subject.run, DecodeResult(subject.checkpoint, "digits", 8, 12, 0.6, {}, rows, ()))
+    evidence = load_evidence(subject)
+    assert evidence is not None
+    assert evidence.agreement == ((0, 0), (4, 1), (0, 0), (0, 0), (8, 6))
+    assert evidence.thresholds == {}
+    found = evidence.confidence()
+    assert found[0].num_images == 0
+    assert found[0].value < found[1].value < found[4].value, "no row is its neighbour's"
+    # Of another number of blocks, it is as if there were none.
+    save_result(subject.run, DecodeResult(subject.checkpoint, "digits", 8, 12, 0.6, {}, rows[1:], ()))
+    assert load_evidence(subject) is None
+    # What was measured is kept beside it, and comes first.
+    assert measure_evidence(subject) == load_evidence(subject)
