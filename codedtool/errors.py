@@ -51,7 +51,7 @@ def library_without_memory(error: BaseException) -> OutOfMemoryError | None:
     the text of an ImportError.
     """
     text = str(error)
-    lacks = any(sign in text for sign in ("failed to map segment", "Cannot allocate memory", "cannot allocate memory"))
+    lacks = any(sign in text.lower() for sign in ("failed to map segment", "cannot allocate memory"))
     if not isinstance(error, ImportError | OSError) or not lacks:
         return None
     return OutOfMemoryError(

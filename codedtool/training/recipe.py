@@ -248,7 +248,7 @@ class Recipe(MachineSettings, ImageSettings, OptimisationSettings, NetworkSettin
         cosine reaches min_lr when the cool-down begins.
 
         Args:
-            epoch: with ``sched_on_updates`` 2.5 is the middle of the third epoch; without it the fraction counts not.
+            epoch: with ``sched_on_updates`` 2.5 is the middle of the third epoch; without it the fraction is ignored.
         """
         if not self.sched_on_updates:
             epoch = math.floor(epoch)

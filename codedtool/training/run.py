@@ -180,8 +180,10 @@ class Run:
             )
         try:
             stored = document["recipe"]
-            # Runs of earlier versions have no name of a recipe: theirs was the data set's own.
-            recipe = recipe_for(stored["data"], stored.get("recipe")).with_values(stored)
+            # Runs of earlier versions have no name of a recipe: theirs was the data set's own. A value that they do not
+            # have came later: they were trained with what its default stands for, whatever the recipe says today.
+            name = recipe_for(stored["data"], stored.get("recipe")).recipe
+            recipe = Recipe(recipe=name).with_values(stored)
             entries = {
                 str(stage): (str(entry["file"]), str(entry["sha256"])) for stage, entry in document["schemes"].items()
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import load_dataset
 from codedtool.training.devices import opened_runtime
 from codedtool.training.loop import Interrupted, Trainer
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipe import RECIPES, recipe_for
 from codedtool.training.run import Run
 from codedtool.training.train import TrainResult, resume, train
 
@@ -126,6 +127,17 @@ def test_a_request_to_stop_during_an_evaluation_saves_first_and_resumes_to_the_s
     weights = [one.checkpoints.load("last").weights for one in (undisturbed.run, resumed.run)]
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
     assert resumed.last | {"images_per_second": 0} == undisturbed.last | {"images_per_second": 0}
+
+
+def test_a_run_from_before_a_setting_existed_keeps_what_its_default_stands_for(tmp_path: Path) -> None:
+    recipe = RECIPES["small"].with_values({"data": "digits", "preset": "resnext_tiny"})
+    data = load_dataset("digits")
+    run = Run.create(recipe, {}, data.classes, data.normalization, name="old", folder=tmp_path)
+    assert Run.load(run.path).recipe == recipe
+    document = json.loads((run.path / "config.json").read_text())
+    assert document["recipe"].pop("sched_on_updates") is True
+    (run.path / "config.json").write_text(json.dumps(document))
+    assert Run.load(run.path).recipe == recipe.with_values({"sched_on_updates": False})
 
 
 def test_training_stops_when_the_validation_accuracy_no_longer_rises(tmp_path: Path) -> None:
