@@ -1,4 +1,4 @@
-"""A disk that is full at the n-th write, for every n: the old files stay, and the work can go on once there is space."""
+"""A disk that is full at the n-th write, for every n: the old files stay, and work goes on once there is space."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.subjects import tiny_schemes
 
 
 def fill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[], bool]:
-    """Let the disk be full from the n-th write on, which gets half of its bytes; returns whether it was reached."""
+    """Let the disk be full at the n-th write, which gets half of its bytes; returns whether it was reached."""
     real = files.write_through
     written = 0
 
     def write_through(path: Path, content: bytes) -> None:
         nonlocal written
         written += 1
-        if written >= number:
+        if written == number:
             real(path, content[: len(content) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, content)

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 _PANEL = "Recipe: {section}"
 
+# Panel and helps of the recipe's flags in commands that train nothing.
+_PANEL_OF_RUN = "Images and machine"
+_HELP_OF_RUN = {
+    "data": "Data set with the run's classes, in place of the run's own: cifar10, cifar100, folder:PATH, digits or "
+    "synthetic:K.",
+    "eval_size": "Side of an image, in pixels.",
+    "batch_size": "Images per forward pass, all devices together.",
+}
+
 # Values that the data set decides.
 _WITHOUT_DEFAULT = ("recipe", "data", "preset")
 
@@ -65,9 +74,7 @@ RunOption = Annotated[
         autocompletion=complete_run,
     ),
 ]
-Compare = Annotated[
-    str | None, typer.Option("--compare", help="A run of the plain control: its classifiers are a baseline.")
-]
+Compare = Annotated[str | None, typer.Option("--compare", help="A run of the plain control, as a baseline.")]
 Ood = Annotated[
     str | None,
     typer.Option(
@@ -127,11 +134,11 @@ def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
             if keys and key not in keys:
                 continue
             names = f"{_flag(key)}/--no-{key.replace('_', '-')}" if setting.kind is bool else _flag(key)
-            panel = _PANEL.format(section=setting.section)
+            panel = _PANEL_OF_RUN if keys else _PANEL.format(section=setting.section)
             option = typer.Option(
                 names,
-                help=setting.help,
-                show_default=False if keys else _defaults(key),
+                help=_HELP_OF_RUN.get(key, setting.help) if keys else setting.help,
+                show_default="the run's" if keys else _defaults(key),
                 rich_help_panel=panel,
                 autocompletion=OF_RECIPE.get(key),
             )
@@ -285,14 +292,18 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
-    """Within it, a warning of this package (a setting ignored, images left out) is one line on stderr."""
+    """Within it, a warning of this package (a setting ignored, images left out) is one line on stderr, told once."""
     package = str(Path(__file__).parents[1])
     with warnings.catch_warnings():
         usual = warnings.showwarning
+        told: set[str] = set()
 
         def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
             if category is SettingIgnored or filename.startswith(package):
-                say(f"warning: {in_flags(str(message))}", to_stderr=True)
+                # Python forgets what it has shown whenever a library changes the filters.
+                if str(message) not in told:
+                    told.add(str(message))
+                    say(f"warning: {in_flags(str(message))}", to_stderr=True)
             else:
                 usual(message, category, filename, *rest)
 
@@ -303,10 +314,13 @@ def warnings_on_stderr() -> Iterator[None]:
 
 @contextmanager
 def finishing_the_step(budget: Budget) -> Iterator[None]:
-    """Within it, Ctrl-C (or SIGTERM) asks the budget to stop after the step; a second one stops at once."""
+    """Within it, Ctrl-C (or SIGTERM) asks a training to stop after its step; a second one stops at once.
+
+    Before the first step, while data are read, and in the analyses of a sweep, already the first one stops at once.
+    """
 
     def ask(signum: int, frame: FrameType | None) -> None:
-        if budget.stop_reason() is not None:
+        if budget.stop_reason() is not None or not budget.is_watched:
             raise KeyboardInterrupt
         budget.interrupt()
         say("stopping after this step, then saving a checkpoint (again: stop at once)", to_stderr=True)

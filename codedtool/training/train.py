@@ -361,7 +361,8 @@ def _fit(
 ) -> TrainResult:
     """Build network and trainer, give them initial weights or a checkpoint's state if there are any, and train.
 
-    ``begin`` is called on rank 0 once a checkpoint's state has been taken; nothing of the run is changed before.
+    ``begin`` is called on rank 0 once a checkpoint's state has been taken; the run's index and the file
+    latest are as they were before.
     """
     start = time.monotonic()
     network = run.build_network()
@@ -380,10 +381,11 @@ def _fit(
                 f"checkpoint {run.checkpoints.folder / found.name} does not continue this run ({reason[:300]}); name "
                 "another `checkpoint`"
             ) from None
-    if runtime.is_main:
-        begin()
-        run.write_metrics(trainer.history)
-    trainer.fit()
+    with trainer.budget.watched():
+        if runtime.is_main:
+            run.write_metrics(trainer.history)
+            begin()
+        trainer.fit()
     return TrainResult(
         run=run,
         epochs=trainer.epoch,
