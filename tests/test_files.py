@@ -270,7 +270,7 @@ OWN = {
     "cli/streams.py": {"open"},
     "coding/compiled.py": {"read_bytes", "expanduser"},
     "data/cifar.py": {"open"},
-    "data/listing.py": {"scandir", "is_dir", "is_file", "exists"},
+    "data/listing.py": {"scandir", "is_dir", "is_file", "exists", "stat"},
     "training/inductor.py": {"rmtree"},
     "training/memory.py": {"read_text"},
     "training/precision.py": {"read_text"},

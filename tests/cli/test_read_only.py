@@ -27,7 +27,7 @@ LONGER = (
     ("specialize",),
     ("activations",),
     ("bc", "--class", "3", "--out", "three.safetensors"),
-    ("report", "--out", "page.html"),
+    ("report", "--only", "eval", "--only", "decode", "--out", "page.html"),
     ("scheme", "assign", "--scheme", "c10_3of10", "--out", "ordered.npy"),
 )
 
