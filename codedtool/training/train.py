@@ -30,6 +30,7 @@ from codedtool.training.runtime import Runtime
 from codedtool.training.settings import ignored
 from codedtool.training.stages import permuted
 from codedtool.training.sync_bn import synchronize_batch_norm
+from codedtool.training.totals import all_finite
 
 # Classes that differ more than this many times in size are warned of.
 _UNEVEN = 5
@@ -381,6 +382,12 @@ def _fit(
                 f"checkpoint {run.checkpoints.folder / found.name} does not continue this run ({reason[:300]}); name "
                 "another `checkpoint`"
             ) from None
+        # None is ever saved: the file was changed.
+        if not all_finite([tensor for state in (network, trainer.evaluated) for tensor in state.state_dict().values()]):
+            raise InputError(
+                f"checkpoint {run.checkpoints.folder / found.name} is damaged: its weights are not finite; name "
+                "another `checkpoint`"
+            )
     with trainer.budget.watched():
         if runtime.is_main:
             run.write_metrics(trainer.history)
