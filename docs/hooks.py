@@ -29,6 +29,7 @@ MOVED = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "CITATION.cff": "CITATION.cff",
     "LICENSE": "LICENSE.txt",
     "benchmarks/README.md": "benchmarks.md",
@@ -51,7 +52,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and pictures that do not live in docs/."""
-    for source in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "benchmarks/README.md"):
+    for source in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "CITATION.cff",
+        "LICENSE",
+        "benchmarks/README.md",
+    ):
         _add(files, config, _site_path(source), (ROOT / source).read_bytes())
     for path in sorted((ROOT / "benchmarks" / "cifar10").iterdir()):
         if path.suffix in (".md", ".png", ".json", ".toml"):

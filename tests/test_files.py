@@ -268,9 +268,9 @@ TOUCHING = {
 OWN = {
     "cli/ranks.py": {"open"},
     "cli/streams.py": {"open"},
-    "coding/compiled.py": {"read_bytes"},
+    "coding/compiled.py": {"read_bytes", "expanduser"},
     "data/cifar.py": {"open"},
-    "data/listing.py": {"scandir", "is_dir", "is_file", "exists"},
+    "data/listing.py": {"scandir", "is_dir", "is_file", "exists", "stat"},
     "training/inductor.py": {"rmtree"},
     "training/memory.py": {"read_text"},
     "training/precision.py": {"read_text"},

@@ -145,7 +145,11 @@ class Run:
             remove_empty(made)
         about = (normalization, dict(adjusted or {}), split_sha256, crop_part)
         run = cls(target, recipe, dict(schemes), tuple(classes), *about)
-        run.make_latest()
+        try:
+            run.make_latest()
+        except FileError:
+            remove(target)
+            raise
         return run
 
     @classmethod

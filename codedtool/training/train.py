@@ -30,6 +30,7 @@ from codedtool.training.runtime import Runtime
 from codedtool.training.settings import ignored
 from codedtool.training.stages import permuted
 from codedtool.training.sync_bn import synchronize_batch_norm
+from codedtool.training.totals import all_finite
 
 # Classes that differ more than this many times in size are warned of.
 _UNEVEN = 5
@@ -216,12 +217,22 @@ def resume(
         runtime.barrier()
         if found is not None:
             run.check_metadata(found.metadata, f"checkpoint {run.checkpoints.folder / found.name}")
-            if runtime.is_main:
+
+        def begin() -> None:
+            if found is not None:
                 run.checkpoints.rewind(checkpoint)
-        if runtime.is_main:
             run.make_latest()
+
         return _fit(
-            run, data, runtime, found, initial, budget=budget or Budget(), progress=progress, tell_epoch=tell_epoch
+            run,
+            data,
+            runtime,
+            found,
+            initial,
+            begin=begin,
+            budget=budget or Budget(),
+            progress=progress,
+            tell_epoch=tell_epoch,
         )
 
 
@@ -345,11 +356,16 @@ def _fit(
     found: Checkpoint | None,
     initial: InitialWeights | None,
     *,
+    begin: Callable[[], object] = lambda: None,
     budget: Budget,
     progress: Progress,
     tell_epoch: Callable[[str], None] | None,
 ) -> TrainResult:
-    """Build network and trainer, give them initial weights or a checkpoint's state if there are any, and train."""
+    """Build network and trainer, give them initial weights or a checkpoint's state if there are any, and train.
+
+    ``begin`` is called on rank 0 once a checkpoint's state has been taken; the run's index and the file
+    latest are as they were before.
+    """
     start = time.monotonic()
     network = run.build_network()
     if initial is not None:
@@ -367,9 +383,16 @@ def _fit(
                 f"checkpoint {run.checkpoints.folder / found.name} does not continue this run ({reason[:300]}); name "
                 "another `checkpoint`"
             ) from None
+        # None is ever saved: the file was changed.
+        if not all_finite([tensor for state in (network, trainer.evaluated) for tensor in state.state_dict().values()]):
+            raise InputError(
+                f"checkpoint {run.checkpoints.folder / found.name} is damaged: its weights are not finite; name "
+                "another `checkpoint`"
+            )
     with trainer.budget.watched():
         if runtime.is_main:
             run.write_metrics(trainer.history)
+            begin()
         trainer.fit()
     return TrainResult(
         run=run,
