@@ -7,7 +7,10 @@ of the library reads the name as it is; the command line writes the flag that se
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 _ARGUMENT = re.compile(r"`(\w+)`")
 
@@ -55,6 +58,37 @@ def library_without_memory(error: BaseException) -> OutOfMemoryError | None:
         f"memory does not suffice to load a library ({text}); free memory, or raise the limit on the address space "
         "(ulimit -v)"
     )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One part of a larger work that failed while the rest was done.
+
+    Attributes:
+        part: name of the part.
+        reason: message of the error.
+        exit_code: exit code that the error alone would give.
+        traceback: where a bug (exit code 1) happened; "" for the errors of this module.
+    """
+
+    part: str
+    reason: str
+    exit_code: int
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, part: str, error: Exception) -> Failure:
+        """The failure of ``part`` with the exception that ended it; to be called where the exception is handled."""
+        if isinstance(error, CodedtoolError):
+            return cls(part, str(error), error.exit_code)
+        return cls(part, f"a bug: {type(error).__name__}: {error}", 1, traceback.format_exc())
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The failure in JSON's types; without a traceback where there is none."""
+        return {key: value for key, value in asdict(self).items() if value != ""}
 
 
 def replace_arguments(message: str, spell: Callable[[str], str]) -> str:

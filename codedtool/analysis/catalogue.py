@@ -132,6 +132,7 @@ CATALOGUE: tuple[Analysis, ...] = (
         text="Accuracy and cross-entropy on the validation images. For every coded block, the table gives its mean "
         "coding loss (eq. 5) and the accuracy of its early decoder (table 2, figure 4). The figure is the confusion "
         "matrix: of the images of every class, the share taken for each class.",
+        inputs=frozenset({"plain"}),
     ),
     Analysis(
         name="bc",

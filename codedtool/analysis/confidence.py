@@ -71,5 +71,6 @@ def confidence(subject: Subject, *, seed: int = 0, repeats: int = 41, progress: 
     """
     outputs = subject.outputs(progress)
     return ConfidenceResult(
-        calibrate(outputs, seed=seed, repeats=repeats, progress=progress), selective(outputs, seed=seed)
+        calibrate(outputs, seed=seed, repeats=repeats, progress=progress),
+        selective(outputs, seed=seed, repeats=repeats),
     )

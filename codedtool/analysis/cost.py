@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
-from typing import Any
+from statistics import median, quantiles
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,7 +21,10 @@ from codedtool.training.subject import Subject, class_index
 
 # Number of images in a timed batch: enough to keep two cores or a GPU busy.
 _TIMED_BATCH = {"cpu": 16, "cuda": 256}
-_TIMED_ROUNDS = 7
+_TIMED_ROUNDS, _MOST_ROUNDS = 7, 35
+
+# Largest standard error of a steady median, as a part of it.
+_STEADY = 0.03
 
 # Table 5, by (preset, image size in pixels): billions of multiply-adds, which fvcore counted with elementwise
 # operations.
@@ -40,6 +44,7 @@ class NetworkCost:
         peak_bytes: most bytes allocated during a training step of one batch; None unless on CUDA.
         images_per_second: speed of the forward pass.
         training_images_per_second: speed of the forward and the backward pass together.
+        is_noisy: whether a speed may be off by more than 3%, because other work slowed some rounds down.
     """
 
     name: str
@@ -50,6 +55,7 @@ class NetworkCost:
     peak_bytes: int | None
     images_per_second: float
     training_images_per_second: float
+    is_noisy: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,15 @@ class CostResult(Result):
         return self.skipped
 
     def lines(self) -> tuple[str, ...]:
-        if not self.paper_gmacs:
-            return self.schemes
-        figures = ", ".join(f"{name} {millions(1e9 * gmacs)}" for name, gmacs in self.paper_gmacs.items())
-        return (*self.schemes, f"The paper's table 5 has {figures} million multiply-adds, counted by fvcore.")
+        lines = list(self.schemes)
+        if self.paper_gmacs:
+            figures = ", ".join(f"{name} {millions(1e9 * gmacs)}" for name, gmacs in self.paper_gmacs.items())
+            lines.append(f"The paper's table 5 has {figures} million multiply-adds, counted by fvcore.")
+        if any(one.is_noisy for one in self.networks):
+            lines.append(
+                "~: noisy. Other work on this machine slowed some rounds down; the speed may be off by over 3%."
+            )
+        return tuple(lines)
 
     def tables(self) -> tuple[Table, ...]:
         return (
@@ -110,8 +121,8 @@ class CostResult(Result):
                         one.name,
                         f"{one.parameters:,}",
                         millions(one.macs),
-                        f"{one.images_per_second:,.1f}",
-                        f"{one.training_images_per_second:,.1f}",
+                        f"{'~' if one.is_noisy else ''}{one.images_per_second:,.1f}",
+                        f"{'~' if one.is_noisy else ''}{one.training_images_per_second:,.1f}",
                         f"{one.kept_bytes / 1e6:.2f}",
                         NONE if one.peak_bytes is None else f"{one.peak_bytes / 1e6:,.0f}",
                     )
@@ -151,21 +162,57 @@ class CostResult(Result):
         }
 
 
+class Timing(NamedTuple):
+    """The duration of a function.
+
+    Attributes:
+        seconds: the median over all rounds.
+        is_noisy: whether the rounds differ so much that the median may be off by more than 3%.
+    """
+
+    seconds: float
+    is_noisy: bool
+
+
 def compare_speed(
     works: Sequence[Callable[[], Any]], *, device: torch.device, rounds: int = _TIMED_ROUNDS
 ) -> list[float]:
     """Median seconds of each function. They run in turn, so that a machine that slows down affects all of them."""
+    return [timing.seconds for timing in compare_steadily(works, device=device, rounds=rounds, most_rounds=rounds)]
+
+
+def compare_steadily(
+    works: Sequence[Callable[[], Any]], *, device: torch.device, rounds: int, most_rounds: int
+) -> list[Timing]:
+    """Time functions in turn, for as many rounds as steady medians need.
+
+    Args:
+        works: the functions.
+        device: the device that they use.
+        rounds: the fewest rounds.
+        most_rounds: the most rounds; what is not steady then is noisy.
+    """
     seconds: list[list[float]] = [[] for _ in works]
     for work in works:
         work()
-    for _ in range(rounds):
+    while len(seconds[0]) < rounds or (len(seconds[0]) < most_rounds and any(map(_is_noisy, seconds))):
         for times, work in zip(seconds, works, strict=True):
             _synchronize(device)
             start = time.perf_counter()
             work()
             _synchronize(device)
             times.append(time.perf_counter() - start)
-    return [median(times) for times in seconds]
+    return [Timing(median(times), _is_noisy(times)) for times in seconds]
+
+
+def _is_noisy(times: Sequence[float]) -> bool:
+    """Whether the standard error of the median, from the quartiles, is above `_STEADY` of it; one time is not."""
+    if len(times) < 2:
+        return False
+    low, middle, high = quantiles(times, n=4)
+    # For a normal distribution, the median's standard error is 1.25 sigma / sqrt(n), and the quartiles are 1.35 sigma
+    # apart.
+    return 0.93 * (high - low) / math.sqrt(len(times)) > _STEADY * middle
 
 
 def cost(subject: Subject, *, class_name: str = "0", seed: int = 0, progress: Progress = silent) -> CostResult:
@@ -227,17 +274,21 @@ def measure_networks(
     images = runtime.put(torch.randn(batch, 3, image_size, image_size, generator=generator))
     progress("timing", 0, 2)
     with torch.no_grad():
-        forward_seconds = compare_speed(
+        forward = compare_steadily(
             [lambda one=one: one(images) for one in networks.values()],  # type: ignore[misc]  # bound now
             device=device,
+            rounds=_TIMED_ROUNDS,
+            most_rounds=_MOST_ROUNDS,
         )
     progress("timing", 1, 2)
-    step_seconds = compare_speed(
+    steps = compare_steadily(
         [lambda one=one: _step(one, images) for one in networks.values()],  # type: ignore[misc]  # bound now
         device=device,
+        rounds=_TIMED_ROUNDS,
+        most_rounds=_MOST_ROUNDS,
     )
     costs = []
-    for (name, one), forward_s, step_s in zip(networks.items(), forward_seconds, step_seconds, strict=True):
+    for (name, one), answer, step in zip(networks.items(), forward, steps, strict=True):
         costs.append(
             NetworkCost(
                 name=name,
@@ -246,8 +297,9 @@ def measure_networks(
                 macs=count_macs(one, images[:2]),
                 kept_bytes=count_kept_bytes(one, images[:2]),
                 peak_bytes=_peak_bytes(one, images),
-                images_per_second=batch / forward_s,
-                training_images_per_second=batch / step_s,
+                images_per_second=batch / answer.seconds,
+                training_images_per_second=batch / step.seconds,
+                is_noisy=answer.is_noisy or step.is_noisy,
             )
         )
     return tuple(costs), batch

@@ -10,6 +10,7 @@ import torch
 
 from codedtool.analysis.result import NONE, Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
+from codedtool.data import Split
 from codedtool.errors import InputError
 from codedtool.training import evaluation
 from codedtool.training.subject import Subject
@@ -57,6 +58,7 @@ class EvalResult(Result):
         classes: accuracy of every class, in the order of the classes.
         confusion: (K, K) numbers of images: entry (i, j) counts the images of class i that are taken for class j.
         seconds: duration of the evaluation in seconds.
+        plain: for comparison, the plain control on the same images: its run, preset, checkpoint, accuracy and loss.
     """
 
     run: str
@@ -72,6 +74,7 @@ class EvalResult(Result):
     classes: tuple[ClassAccuracy, ...]
     confusion: tuple[tuple[int, ...], ...]
     seconds: float
+    plain: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -79,10 +82,14 @@ class EvalResult(Result):
 
     def lines(self) -> tuple[str, ...]:
         top5 = "" if self.top5_accuracy is None else f"top-5 accuracy {self.top5_accuracy:.2%}, "
-        return (
+        found = (
             f"{self.num_images} images of {self.data}: accuracy {self.accuracy:.2%}, loss {self.loss:.4f}",
             f"{top5}balanced accuracy {self.balanced_accuracy:.2%} (mean over the classes)",
         )
+        if self.plain is None:
+            return found
+        name = f"the plain network {self.plain['preset']} of {self.plain['run']}, {self.plain['checkpoint']}"
+        return (*found, f"{name}: accuracy {self.plain['accuracy']:.2%}, loss {self.plain['loss']:.4f}")
 
     def tables(self) -> tuple[Table, ...]:
         blocks = Table(
@@ -146,11 +153,12 @@ class EvalResult(Result):
         )
 
 
-def evaluate(subject: Subject, *, progress: Progress = silent) -> EvalResult:
+def evaluate(subject: Subject, *, plain: Subject | None = None, progress: Progress = silent) -> EvalResult:
     """Evaluate a run on the validation images of ``subject.data`` (table 2).
 
     Args:
         subject: a coded or plain run.
+        plain: a run of the plain control with the same classes, to be evaluated on the same images.
         progress: where to report the progress.
 
     Returns:
@@ -158,10 +166,13 @@ def evaluate(subject: Subject, *, progress: Progress = silent) -> EvalResult:
         coding loss and the early decoder's accuracy of every coded block.
 
     Raises:
-        InputError: the data set is missing, its classes are not the run's, or none of its images can be read.
+        InputError: the data set is missing, its classes are not the run's, none of its images can be read, or ``plain``
+            has other classes.
     """
     from sklearn.metrics import confusion_matrix
 
+    if plain is not None and plain.classes != subject.classes:
+        raise InputError(f"`plain` {plain.run.path} has other classes than {subject.run.path}")
     images = subject.data.val
     num_classes = len(subject.classes)
     targets: list[torch.Tensor] = []
@@ -193,8 +204,23 @@ def evaluate(subject: Subject, *, progress: Progress = silent) -> EvalResult:
         classes=classes,
         confusion=tuple(tuple(row) for row in confusion_KK),
         seconds=time.monotonic() - start,
+        plain=None if plain is None else _plain(plain, images, progress),
         **means,
     )
+
+
+def _plain(plain: Subject, images: Split, progress: Progress) -> dict[str, Any]:
+    """Evaluate the plain control; returns `EvalResult.plain`."""
+    means = evaluation.evaluate(
+        plain.network, images, plain.run.normalization, plain.recipe, plain.runtime, progress=progress
+    )
+    return {
+        "run": str(plain.run.path),
+        "preset": plain.recipe.preset,
+        "checkpoint": plain.checkpoint,
+        "accuracy": means["accuracy"],
+        "loss": means["loss"],
+    }
 
 
 def _by_class(names: tuple[str, ...], confusion_KK: list[list[int]]) -> tuple[ClassAccuracy, ...]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from codedtool.analysis.artifacts import artifact_path, write_csv, write_figure, write_json
 from codedtool.analysis.classifier_metrics import CODED, evaluate_classifiers
-from codedtool.analysis.result import Result, Rows, Table, percent, spread
+from codedtool.analysis.result import NONE, Result, Rows, Table, percent, spread
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
-from codedtool.errors import InputError
+from codedtool.errors import Failure, InputError
 from codedtool.files import exists, read_json
 from codedtool.training.launch import ADVICE, read_launch
 from codedtool.training.loop import Interrupted
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class _OtherRunError(InputError):
+    """The folder holds a run of another sweep, so that nothing is to be trained there."""
+
+
 @dataclass(frozen=True)
 class SweepPoint:
     """The measurements of one combination of varied values.
@@ -41,13 +45,15 @@ class SweepPoint:
         values: the varied values, by key.
         figures: mean and sample standard deviation over the seeds (0 for one seed), by name, 0..1. The names are
             accuracy (after the last epoch), decoder_BLOCK (early decoder of a coded block), and bc_f1 (mean F1 of the
-            binary classifiers).
-        runs: paths of the runs, one per seed.
+            binary classifiers). Empty if every run failed.
+        runs: paths of the runs, one per seed that did not fail.
+        failed: the runs that failed, which the figures are without.
     """
 
     values: dict[str, Any]
     figures: dict[str, tuple[float, float]]
     runs: tuple[str, ...]
+    failed: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,21 @@ class SweepResult(Result):
     def name(self) -> str:
         return "sweep"
 
+    @property
+    def failed(self) -> tuple[Failure, ...]:
+        """The runs that failed, point by point."""
+        return tuple(failure for point in self.points for failure in point.failed)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the measurements."""
+        return tuple(dict.fromkeys(name for point in self.points for name in point.figures))
+
+    def left_out(self) -> tuple[str, ...]:
+        return tuple(map(str, self.failed))
+
     def tables(self) -> tuple[Table, ...]:
-        names = list(self.points[0].figures)
+        names = self.measured
         several = len(self.seeds) > 1
         return (
             Table(
@@ -84,10 +103,7 @@ class SweepResult(Result):
                         ", ".join(
                             f"{value:g}" if isinstance(value, float) else str(value) for value in point.values.values()
                         ),
-                        *(
-                            spread(*point.figures[name]) if several else percent(point.figures[name][0])
-                            for name in names
-                        ),
+                        *(_cell(point.figures.get(name), several=several) for name in names),
                     )
                     for point in self.points
                 ),
@@ -114,8 +130,20 @@ class SweepResult(Result):
             "folder": str(self.folder),
             "varied": list(self.varied),
             "seeds": list(self.seeds),
-            "points": [row | {"runs": list(p.runs)} for row, p in zip(self.point_rows(), self.points, strict=True)],
+            "points": [
+                row
+                | {"runs": list(point.runs)}
+                | ({"failed": [failure.to_json() for failure in point.failed]} if point.failed else {})
+                for row, point in zip(self.point_rows(), self.points, strict=True)
+            ],
         }
+
+
+def _cell(figure: tuple[float, float] | None, *, several: bool) -> str:
+    """A mean, with the standard deviation where there are ``several`` seeds."""
+    if figure is None:
+        return NONE
+    return spread(*figure) if several else percent(figure[0])
 
 
 def parse_vary(text: str) -> tuple[str, tuple[Any, ...]]:
@@ -179,7 +207,8 @@ def sweep(
 ) -> SweepResult:
     """Train every combination of values with every seed (figure 5).
 
-    Finished runs in ``folder`` are used again, and unfinished ones are continued.
+    Finished runs in ``folder`` are used again, and unfinished ones are continued. A run that fails is reported at its
+    point (`SweepPoint.failed`), and the sweep goes on; the same call tries it again.
 
     Args:
         recipe: the values that all runs share.
@@ -196,8 +225,9 @@ def sweep(
         The measurements of every combination, over all seeds.
 
     Raises:
-        InputError: `train` refuses a value, or a run in ``folder`` was trained with other values.
+        InputError: a value is out of range, or a run in ``folder`` was trained with other values.
         Interrupted: ``budget`` asked to stop.
+        Exception: every run failed; this is the first one's error.
     """
     launched = read_launch()
     if launched.world_size > 1:
@@ -210,30 +240,40 @@ def sweep(
     # Values out of range are refused before the first training.
     recipes = [recipe.with_values({k: v for k, v in values.items() if k != SCHEME}) for values in combinations]
     points = []
+    first_error: Exception | None = None
     for number, (values, varied) in enumerate(zip(combinations, recipes, strict=True)):
-        figures, runs = [], []
+        figures, runs, failed = [], [], []
         for seed in seeds:
             name = "_".join([*(f"{key}={value}" for key, value in values.items()), f"seed={seed}"]).replace("/", "-")
             progress("sweep", number * len(seeds) + seeds.index(seed), len(recipes) * len(seeds), name)
-            run = _trained(
-                varied.with_values({"seed": seed}),
-                scheme_sets[values[SCHEME]] if scheme_sets is not None and SCHEME in values else schemes,
-                name,
-                folder,
-                download=download,
-                budget=budget,
-                progress=progress,
-            )
-            figures.append(_figures(run, download=download, progress=progress))
-            runs.append(str(run.path))
+            assigned = scheme_sets[values[SCHEME]] if scheme_sets is not None and SCHEME in values else schemes
+            try:
+                run = _trained(
+                    varied.with_values({"seed": seed}),
+                    assigned,
+                    name,
+                    folder,
+                    download=download,
+                    budget=budget,
+                    progress=progress,
+                )
+                figures.append(_figures(run, download=download, progress=progress))
+                runs.append(str(run.path))
+            except (Interrupted, _OtherRunError):
+                raise
+            except Exception as error:
+                first_error = first_error or error
+                failed.append(Failure.of(name, error))
             if budget.stop_reason() is not None:
                 raise Interrupted(f"the runs so far are in {folder}; the same command continues the sweep")
         pairs = {
             key: (mean(measured), stdev(measured) if len(measured) > 1 else 0.0)
-            for key in figures[0]
+            for key in (figures[0] if figures else ())
             if (measured := [one[key] for one in figures])
         }
-        points.append(SweepPoint(dict(combinations[number]), pairs, tuple(runs)))
+        points.append(SweepPoint(dict(combinations[number]), pairs, tuple(runs), tuple(failed)))
+    if first_error is not None and not any(point.runs for point in points):
+        raise first_error
     return SweepResult(folder, tuple(vary), seeds, tuple(points))
 
 
@@ -257,7 +297,7 @@ def _trained(
     different = started.differences(as_begun(recipe, run.recipe), only_result=True)
     if different or run.schemes != permuted(schemes, recipe.permutation):
         what = ", ".join(f"{key} {mine!r} instead of {given!r}" for key, (mine, given) in different.items())
-        raise InputError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another `name`")
+        raise _OtherRunError(f"{run.path} was trained with {what or 'other schemes'}; give the sweep another `name`")
     if len(run.metrics()) < recipe.epochs:
         return resume(run, download=download, budget=budget, progress=progress).run
     return run

@@ -28,8 +28,9 @@ from codedtool.cli import (
     train,
     verify,
 )
+from codedtool.cli.commands import OneDocument, RunCommand
 from codedtool.cli.ranks import leave_to_rank_0
-from codedtool.cli.session import OneDocument, say
+from codedtool.cli.session import say
 from codedtool.cli.streams import failure_of, guard_streams
 from codedtool.errors import InputError
 
@@ -83,14 +84,14 @@ app.command("schemes", rich_help_panel=_SCHEMES)(schemes.schemes)
 app.command("verify", rich_help_panel=_SCHEMES)(verify.verify)
 app.command("bounds", rich_help_panel=_SCHEMES)(bounds.bounds)
 app.command("networks", rich_help_panel=_TRAINING)(networks.networks)
-app.command("train", rich_help_panel=_TRAINING)(train.train)
-app.command("sweep", rich_help_panel=_TRAINING)(sweep.sweep)
+app.command("train", cls=RunCommand, rich_help_panel=_TRAINING)(train.train)
+app.command("sweep", cls=RunCommand, rich_help_panel=_TRAINING)(sweep.sweep)
 for row in CATALOGUE:
     command = cost.command_of(row) if row.name == "cost" else analyses.command_of(row)
-    app.command(row.name, rich_help_panel=_RESULTS)(command)
-app.command("report", rich_help_panel=_RESULTS)(report.report)
-app.command("predict", rich_help_panel=_DEPLOYMENT)(predict.predict)
-app.command("export", rich_help_panel=_DEPLOYMENT)(export.export)
+    app.command(row.name, cls=RunCommand, rich_help_panel=_RESULTS)(command)
+app.command("report", cls=RunCommand, rich_help_panel=_RESULTS)(report.report)
+app.command("predict", cls=RunCommand, rich_help_panel=_DEPLOYMENT)(predict.predict)
+app.command("export", cls=RunCommand, rich_help_panel=_DEPLOYMENT)(export.export)
 
 
 def main() -> None:

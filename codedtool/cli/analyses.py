@@ -50,7 +50,8 @@ def command_of(analysis: Analysis) -> Callable[..., None]:
             )
             inputs = {}
             if analysis.inputs:
-                inputs = compared(stack, subject, plain, ood, changes, no_download=no_download, progress=progress)
+                negatives = ood if "ood" in analysis.inputs else "none"
+                inputs = compared(stack, subject, plain, negatives, changes, no_download=no_download, progress=progress)
             result = analysis.run(subject, **inputs, options=options, progress=progress)
             progress("drawing", 0, None)
             files = save_result(subject.run, result, analysis.draw(result))

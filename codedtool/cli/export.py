@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from codedtool.cli.runs import RunOption, loading
 from codedtool.cli.session import Json, Quiet, print_json, say, verb
 from codedtool.errors import InputError
+
+if TYPE_CHECKING:
+    from codedtool.deploy.export import Kind
 
 
 @verb
@@ -24,7 +27,8 @@ def export(
         typer.Option("--bc", help="Export this binary classifier (.safetensors, from codedtool bc) in place of a run."),
     ] = None,
     kind: Annotated[
-        Literal["onnx", "torch"], typer.Option("--format", help="ONNX, or a .pt2 file for torch.export.load.")
+        Literal["onnx", "torch", "pt2"],
+        typer.Option("--format", help="onnx; or torch (pt2 means the same): a .pt2 file for torch.export.load."),
     ] = "onnx",
     out: Annotated[
         Path | None,
@@ -49,15 +53,16 @@ def export(
                 raise InputError(
                     f"`{name}` {value} has no meaning with `classifier`, whose file is complete: give one of the two"
                 )
+    file_kind: Kind = "torch" if kind == "pt2" else kind
     with loading(quiet=quiet) as progress:
         from codedtool.deploy.export import export_classifier, export_run
         from codedtool.training.run import Run
 
         if classifier is not None:
-            result = export_classifier(classifier, out, kind=kind, force=force, progress=progress)
+            result = export_classifier(classifier, out, kind=file_kind, force=force, progress=progress)
         else:
             result = export_run(
-                Run.load(run), out, kind=kind, checkpoint=checkpoint or "best", force=force, progress=progress
+                Run.load(run), out, kind=file_kind, checkpoint=checkpoint or "best", force=force, progress=progress
             )
     if json_output:
         print_json(result.to_json())

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 @verb
 def plan(
     num_classes: Annotated[
-        int | None, typer.Option("--K", help="Number of classes.", show_default="that of --data")
+        int | None,
+        typer.Option("--K", help="Number of classes; required without --data.", show_default="that of --data"),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="cifar10, cifar100 or folder:PATH, whose classes and image sizes are looked at."),
+        typer.Option(
+            "--data",
+            help="cifar10, cifar100 or folder:PATH, whose classes and image sizes are looked at; required without --K.",
+        ),
     ] = None,
     image_size: Annotated[
         int | None,

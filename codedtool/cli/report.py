@@ -22,7 +22,7 @@ from codedtool.cli.runs import (
     opened,
     with_recipe_flags,
 )
-from codedtool.cli.session import Json, Quiet, print_json, say, say_left_out, verb
+from codedtool.cli.session import Json, Quiet, end_with, print_json, say, say_left_out, verb
 from codedtool.errors import InputError
 
 
@@ -33,6 +33,17 @@ def report(
     plain: Compare = None,
     ood: Ood = None,
     out: Annotated[Path | None, typer.Option("--out", help="The page, .html.", show_default="RUN/report.html")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            help="Parts of the page to make, as eval,bc: training, classes, or commands; repeat it or use commas.",
+            show_default="all",
+        ),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", help="Parts of the page to leave out, written as for --only.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing page.")] = False,
     seed: Seed = 0,
     checkpoint: Checkpoint = "best",
@@ -43,7 +54,9 @@ def report(
 ) -> None:
     """Run every analysis that applies to a run, and write all tables and figures as one HTML page.
 
-    The page needs no network. Figures, their data and the tables also go to RUN/analysis/.
+    An analysis that fails is left out with its reason. Parts that an earlier report finished with the same weights,
+    images and options are used again. The page needs no network. Figures, their data and the tables also go to
+    RUN/analysis/.
     """
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"`out` {out}: the page is an .html file")
@@ -54,10 +67,30 @@ def report(
         subject = stack.enter_context(
             opened(run, changes, progress=progress, checkpoint=checkpoint, no_download=no_download)
         )
+        if "data" in changes:
+            # A data set that was named must be there; without the run's own, stored parts still make a page.
+            _ = subject.data
         inputs = compared(stack, subject, plain, ood, changes, no_download=no_download, progress=progress)
         target = out or subject.run.path / "report.html"
-        result = write_report(subject, target, **inputs, seed=seed, force=force, progress=progress)
+        result = write_report(
+            subject,
+            target,
+            **inputs,
+            seed=seed,
+            only=_names(only),
+            skip=_names(skip),
+            force=force,
+            progress=progress,
+        )
     if json_output:
         print_json(result.to_json())
     say_left_out(result.skipped, to_stderr=json_output)
+    if result.reused:
+        say(f"used again, as made before: {', '.join(result.reused)}", to_stderr=json_output)
     say(f"wrote {result.path}", to_stderr=json_output)
+    end_with(result.failed)
+
+
+def _names(texts: list[str] | None) -> tuple[str, ...]:
+    """["eval,bc", "cost"] -> ("eval", "bc", "cost")."""
+    return tuple(name.strip() for text in texts or () for name in text.split(",") if name.strip())

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 _PANEL = "Recipe: {section}"
 
+# Panel and helps of the recipe's flags in commands that train nothing.
+_PANEL_OF_RUN = "Images and machine"
+_HELP_OF_RUN = {
+    "data": "Data set with the run's classes, in place of the run's own: cifar10, cifar100, folder:PATH, digits or "
+    "synthetic:K.",
+    "eval_size": "Side of an image, in pixels.",
+    "batch_size": "Images per forward pass, all devices together.",
+}
+
 # Values that the data set decides.
 _WITHOUT_DEFAULT = ("recipe", "data", "preset")
 
@@ -65,9 +74,7 @@ RunOption = Annotated[
         autocompletion=complete_run,
     ),
 ]
-Compare = Annotated[
-    str | None, typer.Option("--compare", help="A run of the plain control: its classifiers are a baseline.")
-]
+Compare = Annotated[str | None, typer.Option("--compare", help="A run of the plain control, as a baseline.")]
 Ood = Annotated[
     str | None,
     typer.Option(
@@ -127,11 +134,11 @@ def with_recipe_flags(*keys: str) -> Callable[[Function], Function]:
             if keys and key not in keys:
                 continue
             names = f"{_flag(key)}/--no-{key.replace('_', '-')}" if setting.kind is bool else _flag(key)
-            panel = _PANEL.format(section=setting.section)
+            panel = _PANEL_OF_RUN if keys else _PANEL.format(section=setting.section)
             option = typer.Option(
                 names,
-                help=setting.help,
-                show_default=False if keys else _defaults(key),
+                help=_HELP_OF_RUN.get(key, setting.help) if keys else setting.help,
+                show_default="the run's" if keys else _defaults(key),
                 rich_help_panel=panel,
                 autocompletion=OF_RECIPE.get(key),
             )
@@ -241,7 +248,8 @@ def resolve(
             raise InputError(
                 f"--config {config}: {key} must be {'a list' if own[key] is list else 'text'}, got {value!r}"
             )
-    values |= given
+    # Before the values lead to anything: each has its type and bounds.
+    values = {key: settings()[key].checked(key, value) for key, value in values.items()} | given
     paths = schemes or [Path(str(path)) for path in from_file.get("scheme", [])]
     data = values.get("data")
     found = find_recipe(data, values.get("recipe")) if data else None

@@ -32,26 +32,24 @@ if TYPE_CHECKING:
 @verb
 def scheme(
     context: typer.Context,
-    num_classes: Annotated[
-        int | None, typer.Option("--K", help="Number of classes (codewords).", show_default="required")
-    ] = None,
+    num_classes: Annotated[int | None, typer.Option("--K", help="Number of classes (codewords); required.")] = None,
     length: Annotated[
         int | None,
         typer.Option(
-            "--N", help="Number of subNNs per block: the length of a codeword, 2..64.", show_default="required"
+            "--N", help="Number of subNNs per block: the length of a codeword, 2..64; required without --extend."
         ),
     ] = None,
     act: Annotated[
         int | None,
-        typer.Option("--act", help="Ones per codeword: the active subNNs of a class.", show_default="required"),
+        typer.Option("--act", help="Ones per codeword: the active subNNs of a class; required without --extend."),
     ] = None,
     min_distance: Annotated[
         str | None,
         typer.Option(
             "--hmin",
             metavar="INT|max",
-            help="Smallest Hamming distance between two codewords; max: the highest at which K are found.",
-            show_default="required",
+            help="Smallest Hamming distance between two codewords; max: the highest at which K are found. Required "
+            "without --extend.",
         ),
     ] = None,
     out: Annotated[

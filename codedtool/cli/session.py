@@ -7,20 +7,17 @@ import json
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, Protocol, TextIO, TypeVar, get_args
 
 import typer
-from typer.core import TyperGroup
 
 from codedtool.budget import Budget, Progress
-from codedtool.cli.streams import without_stderr
-from codedtool.errors import CodedtoolError, InputError, library_without_memory, replace_arguments
+from codedtool.errors import CodedtoolError, Failure, InputError, library_without_memory, replace_arguments
 from codedtool.text import readable
 
 if TYPE_CHECKING:
@@ -66,7 +63,7 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
     @wraps(function)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         _RUNNING.set(function)
-        _PRINTED.set(False)
+        begin_document()
         try:
             return function(*args, **kwargs)
         except CodedtoolError as error:
@@ -100,50 +97,6 @@ def _told(error: CodedtoolError, *, as_json: bool) -> typer.Exit:
     return typer.Exit(error.exit_code)
 
 
-class OneDocument(TyperGroup):
-    """A group of commands whose ``--json`` prints exactly one JSON document, whatever ends the command.
-
-    Wrong usage, an interruption and a bug end in {"error": message, "exit_code": code} too. With ``--quiet`` as well,
-    nothing goes to stderr: a bug's traceback is then in the document.
-    """
-
-    def main(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]  # all are passed on
-        words = list(sys.argv[1:] if args is None else args)
-        words = words[: words.index("--")] if "--" in words else words
-        if "--json" not in words or {"--help", "--version"} & set(words):
-            return super().main(args=args, **settings)
-        _PRINTED.set(False)
-        with without_stderr() if {"--quiet", "-q"} & set(words) else nullcontext():
-            code = self._document(args, settings)
-        raise SystemExit(code)
-
-    def _document(self, args: Any, settings: dict[str, Any]) -> int:
-        """Run the command, and print the document that it did not print itself; returns the exit code."""
-        error: dict[str, Any] = {"error": "the command ended without a result"}
-        try:
-            ended = super().main(args=args, **(settings | {"standalone_mode": False}))
-            code = ended if isinstance(ended, int) else 0
-            if code == EXIT_INTERRUPTED:
-                error = {"error": "interrupted"}
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        except typer.Abort:
-            code, error = EXIT_INTERRUPTED, {"error": "interrupted"}
-        except Exception as problem:
-            # Of typer's own exceptions, those of wrong usage bring their exit code.
-            code = int(getattr(problem, "exit_code", 1))
-            message = getattr(problem, "format_message", None)
-            if message is None:
-                error = {"error": f"{type(problem).__name__}: {problem}", "traceback": traceback.format_exc()}
-                say(error["traceback"], to_stderr=True)
-            else:
-                error = {"error": message()}
-                say(f"error: {error['error']}", to_stderr=True)
-        if not _PRINTED.get():
-            print_json({**error, "exit_code": code})
-        return code
-
-
 def in_flags(message: str) -> str:
     """``message`` of the library with the running command's flags in place of the arguments' names."""
     function = _RUNNING.get()
@@ -161,9 +114,19 @@ def _flag(function: Callable[..., Any], name: str) -> str:
     return f"`{name}`"
 
 
+def begin_document() -> None:
+    """The next JSON document that is printed is the first of a command."""
+    _PRINTED.set(False)
+
+
+def is_printed() -> bool:
+    """Whether the command has printed its JSON document."""
+    return _PRINTED.get()
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout; a second one, of an error after the first, is left out."""
-    if not _PRINTED.get():
+    if not is_printed():
         _PRINTED.set(True)
         print(json.dumps(document, indent=2, allow_nan=False), flush=True)
 
@@ -253,6 +216,16 @@ def say_left_out(reasons: Sequence[str], *, to_stderr: bool) -> None:
     """One line for every part of a result that was left out."""
     for reason in dict.fromkeys(reasons):
         say(f"left out: {in_flags(reason)}", to_stderr=to_stderr)
+
+
+def end_with(failures: Sequence[Failure]) -> None:
+    """End the command with the first failure's exit code, if there is one; where a bug happened goes to stderr."""
+    for failure in failures:
+        if failure.traceback:
+            say(failure.traceback, to_stderr=True)
+    if failures:
+        say(f"error: {in_flags(str(failures[0]))}", to_stderr=True)
+        raise typer.Exit(failures[0].exit_code)
 
 
 def show(result: Result, *, as_json: bool, heading: str, files: Sequence[Path]) -> None:

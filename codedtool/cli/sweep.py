@@ -20,7 +20,7 @@ from codedtool.cli.runs import (
     resolve,
     with_recipe_flags,
 )
-from codedtool.cli.session import Json, Quiet, show, verb
+from codedtool.cli.session import Json, Quiet, end_with, show, verb
 from codedtool.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def sweep(
 ) -> None:
     """Train every combination of the varied values, and tabulate and draw accuracy, early decoders and classifiers.
 
-    The same command continues a sweep that was stopped: it keeps finished runs as they are (figure 5, appendix D).
+    A training that fails is reported in its place, and the others are done. The same command continues a sweep that was
+    stopped: it keeps finished runs as they are (figure 5, appendix D).
     """
     if name in ("", ".", "..", "latest") or Path(name).name != name:
         raise InputError(f"`name` {name!r} must be the name of one folder, and not 'latest'")
@@ -100,3 +101,4 @@ def sweep(
         )
         files = save_sweep(result, draw_sweep(result))
     show(result, as_json=json_output, heading=f"{len(result.points)} points", files=files)
+    end_with(result.failed)

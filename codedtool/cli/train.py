@@ -6,13 +6,12 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from codedtool.budget import Budget
 from codedtool.cli.runs import (
-    Checkpoint,
     Config,
     NoDownload,
     SchemeFiles,
@@ -62,7 +61,10 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run --run-name, or the latest run.")] = False,
-    checkpoint: Checkpoint = "last",
+    checkpoint: Annotated[
+        Literal["best", "last", "previous"],
+        typer.Option("--checkpoint", help="With --resume, the checkpoint of the run to continue from."),
+    ] = "last",
     no_download: NoDownload = False,
     json_output: Json = False,
     quiet: Quiet = False,

@@ -149,9 +149,10 @@ def build_network(
     if num_classes is not None:
         classes.add(num_classes)
     if len(classes) > 1:
+        numbers = " and ".join(map(str, sorted(classes)))
         raise InputError(
-            f"the schemes and the data disagree about the number of classes K: {sorted(classes)}; row k of every "
-            "scheme is class k"
+            f"the schemes and the data disagree about the number of classes K: {numbers}; row k of every scheme is "
+            "class k"
         )
     return CodedNetwork(
         found.stages,

@@ -107,21 +107,33 @@ def _draw_bars(axes: Axes, result: CalibrationResult, error: str) -> None:
 
 
 def draw_risk_coverage(result: SelectiveResult) -> Figure:
-    """Risk against coverage, one curve per confidence score. The legend gives the area under each curve (AURC)."""
+    """Risk against coverage, one curve per confidence score. The legend gives the area under each curve (AURC).
+
+    Of several splits, a curve is the mean, and the band around it is one standard deviation wide on each side.
+    """
     figure = Figure(figsize=(5.4, 3.8), layout="constrained")
     axes = figure.subplots()
     for curve in result.curves:
         color, _, dash = _LOOKS[curve.score]
         points = curve.points()
+        coverages = [100 * coverage for coverage, _ in points]
+        if band := curve.band():
+            low, high = ([100 * edge[side] for edge in band] for side in (0, 1))
+            axes.fill_between(coverages, low, high, color=color, alpha=0.12, linewidth=0)
         axes.plot(
-            [100 * coverage for coverage, _ in points],
+            coverages,
             [100 * risk for _, risk in points],
             color=color,
             linestyle=dash,
             linewidth=1.6,
             label=f"{_LABELS.get(curve.score, curve.score)} (AURC {100 * curve.aurc:.2f} %)",
         )
-    axes.set(xlabel="coverage: images answered (%)", ylabel="risk: wrong among them (%)", xlim=(0, 100), ylim=(0, None))
+    # Without a wrong answer all curves lie on the axis, which then needs a range of its own.
+    nothing_wrong = all(not curve.risk_n.any() for curve in result.curves)
+    top = 1 if nothing_wrong else None
+    axes.set(xlabel="coverage: images answered (%)", ylabel="risk: wrong among them (%)", xlim=(0, 100), ylim=(0, top))
+    if nothing_wrong:
+        axes.text(50, 0.3, f"all {result.num_images} images are answered rightly", ha="center")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left")
     return figure

@@ -5,13 +5,16 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from codedtool.analysis.bc import BcResult
-from codedtool.analysis.classifier_metrics import ClassifiersResult
+from codedtool.analysis.classifier_metrics import ClassifierMetrics, ClassifiersResult
 from codedtool.analysis.result import Drawing
-from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, new_figure
+from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, label_points, new_figure, percent_limits
 from codedtool.text import for_figure
 
 # With at most this many classes, the names fit beside the points.
 _NAMED = 20
+
+# The most letters of a class name beside a point.
+_LETTERS = 24
 
 
 def draw(result: BcResult) -> tuple[Drawing, ...]:
@@ -28,32 +31,33 @@ def draw(result: BcResult) -> tuple[Drawing, ...]:
 def draw_classifiers(result: ClassifiersResult) -> Figure:
     """Precision and recall of every class: one panel per set of negatives, one colour per source of scores."""
     sets = ["val", "ood"] if result.ood else ["val"]
-    figure, axes = new_figure(len(sets))
+    figure, axes = new_figure(len(sets), height=3.6, width=5.0)
     for panel, name in zip(axes, sets, strict=True):
         for source, colour in zip(result.sources, COLOURS, strict=False):
             found = [(one, metrics) for one in result.of(source) if (metrics := getattr(one, name)) is not None]
             panel.scatter(
-                [metrics.recall for _, metrics in found],
-                [metrics.precision for _, metrics in found],
+                [100 * metrics.recall for _, metrics in found],
+                [100 * metrics.precision for _, metrics in found],
                 s=16,
                 color=colour,
                 alpha=0.8,
                 label=source,
             )
-            if source == result.sources[0] and len(found) <= _NAMED:
-                for one, metrics in found:
-                    panel.annotate(
-                        for_figure(one.class_name),
-                        (metrics.recall, metrics.precision),
-                        fontsize=7,
-                        xytext=(3, 3),
-                        textcoords="offset points",
-                    )
-        panel.set_xlabel("recall")
-        panel.set_ylabel("precision" + (f", negatives of {_short(result.ood)}" if result.ood and name == "ood" else ""))
-        panel.set_xlim(-0.02, 1.05)
-        panel.set_ylim(-0.02, 1.05)
-    axes[0].legend(fontsize=8, loc="lower left")
+        # A good network's points are told apart only if the axes begin near them.
+        percent_limits(panel, "x")
+        percent_limits(panel, "y")
+        panel.set_xlabel("recall, %")
+        negatives = f", negatives of {_short(result.ood)}" if result.ood and name == "ood" else ""
+        panel.set_ylabel(f"precision, %{negatives}")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside upper center", ncols=2, frameon=False)
+    for panel, name in zip(axes, sets, strict=True):
+        named = result.of(result.sources[0])
+        if len(named) <= _NAMED:
+            places = [_place(one, name) for source in result.sources for one in result.of(source)]
+            label_points(
+                panel, places[: len(named)], [for_figure(_cut(one.class_name)) for one in named], places[len(named) :]
+            )
     return figure
 
 
@@ -72,7 +76,7 @@ def draw_scores(result: ClassifiersResult) -> Figure:
             if values is not None:
                 panel.stairs(values, one.edges, color=colour, fill=True, alpha=0.45, label=name)
         panel.axvline(thresholds[one.class_name], color="black", linewidth=0.8, linestyle="--", label="threshold")
-        panel.set_title(for_figure(one.class_name), fontsize=8)
+        panel.set_title(for_figure(_cut(one.class_name)), fontsize=8)
         panel.set_yticks([])
         panel.tick_params(labelsize=7)
     for panel in axes[len(result.histograms) :]:
@@ -80,6 +84,16 @@ def draw_scores(result: ClassifiersResult) -> Figure:
     axes[0].legend(fontsize=6)
     figure.supxlabel("logit of the binary classifier", fontsize=8)
     return figure
+
+
+def _place(one: ClassifierMetrics, name: str) -> tuple[float, float]:
+    metrics = getattr(one, name)
+    return (100 * metrics.recall, 100 * metrics.precision)
+
+
+def _cut(name: str) -> str:
+    """A class name of at most 24 letters; the tables have it whole."""
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
 
 
 def _short(name: str) -> str:

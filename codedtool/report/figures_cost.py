@@ -27,5 +27,5 @@ def draw_cost(result: CostResult) -> Figure:
         panel.bar_label(bars, fmt="%.0f", fontsize=7)
     panel.set_xticks(range(len(names)), list(names.values()))
     panel.set_ylabel(f"% of {for_figure(rows[0]['name'])}")
-    panel.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside upper center", ncols=1, frameon=False)
     return figure

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from codedtool.analysis.decoding import DecodeResult
 from codedtool.analysis.result import Drawing
-from codedtool.report.style import BLUE, GREEN, ORANGE, new_figure
+from codedtool.report.style import BLUE, GREEN, ORANGE, new_figure, percent_limits
 
 
 def draw(result: DecodeResult) -> tuple[Drawing, ...]:
@@ -24,6 +25,7 @@ def draw_decoding(result: DecodeResult) -> Figure:
     blocks.set_ylabel("accuracy of the early decoder, %")
     blocks.set_xlabel("coded block")
     blocks.tick_params(axis="x", labelrotation=45 if len(names) > 6 else 0)
+    percent_limits(blocks)
     blocks.legend(fontsize=8)
 
     found = [row for row in result.agreement if row.accuracy is not None]
@@ -41,6 +43,8 @@ def draw_decoding(result: DecodeResult) -> Figure:
         color=BLUE,
         label="accuracy, %",
     )
+    percent_limits(agreement, low=0)
+    agreement.xaxis.set_major_locator(MaxNLocator(integer=True))
     agreement.set_xlabel("early decoders that agree")
     agreement.legend(fontsize=8)
 
@@ -67,6 +71,7 @@ def draw_decoding(result: DecodeResult) -> Figure:
         )
     exits.axhline(100 * result.accuracy, color="black", linewidth=0.8, linestyle="--")
     exits.set_xlabel("cost, % of the whole network")
+    percent_limits(exits)
     exits.set_ylabel("accuracy with early exit, %")
     exits.legend(fontsize=7)
     return figure

@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from codedtool.analysis.result import Drawing
 from codedtool.analysis.specialization import SpecializeResult
-from codedtool.report.style import ACTIVITY_COLOURS, new_panels
+from codedtool.report.style import ACTIVITY_COLOURS, new_panels, percent_limits
 
 _MARKERS = {"active": "o", "inactive": "s"}
 
@@ -35,8 +35,9 @@ def draw_specialization(result: SpecializeResult) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes is not panels[0]:
             axes.sharey(panels[0])
-    # All panels share the first one's limits now, so the limits must be set again for all curves.
-    panels[0].autoscale(axis="y")
+    # All panels share the first one's limits, which must hold all curves.
+    lowest = min(100 * accuracy for curves in result.blocks for accuracy in (*curves.active, *curves.inactive))
+    percent_limits(panels[0], low=lowest - 3)
     panels[0].legend(title="removed", fontsize=8, title_fontsize=8)
     figure.supxlabel("removed subNNs", fontsize=9)
     figure.supylabel("accuracy, %", fontsize=9)

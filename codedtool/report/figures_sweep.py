@@ -7,8 +7,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from codedtool.analysis.sweep import SweepPoint, SweepResult
-from codedtool.report.style import COLOURS, new_figure
+from codedtool.report.style import COLOURS, new_figure, percent_limits
 from codedtool.text import for_figure
+
+# The most letters that fit below a panel side by side.
+_LETTERS = 40
 
 
 def draw_sweep(result: SweepResult) -> Figure:
@@ -16,7 +19,7 @@ def draw_sweep(result: SweepResult) -> Figure:
 
     Every combination of the other keys' values is a line. Error bars are standard deviations over seeds.
     """
-    names = list(result.points[0].figures)
+    names = result.measured
     decoders = [name for name in names if name.startswith("decoder_")]
     panels = {"accuracy, %": ["accuracy"]}
     if decoders:
@@ -28,7 +31,8 @@ def draw_sweep(result: SweepResult) -> Figure:
     first, *others = result.varied
     lines: dict[tuple[Any, ...], list[SweepPoint]] = {}
     for point in result.points:
-        lines.setdefault(tuple(point.values[key] for key in others), []).append(point)
+        if point.figures:
+            lines.setdefault(tuple(point.values[key] for key in others), []).append(point)
     values = list(dict.fromkeys(point.values[first] for point in result.points))
     is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     for panel, (label, keys) in zip(axes, panels.items(), strict=True):
@@ -44,7 +48,11 @@ def draw_sweep(result: SweepResult) -> Figure:
                 label=for_figure(", ".join(f"{key}={value}" for key, value in zip(others, rest, strict=True))) or None,
             )
         if not is_number:
-            panel.set_xticks(range(len(values)), [for_figure(str(value)) for value in values])
+            texts = [for_figure(str(value)) for value in values]
+            # Names that would run into each other stand upright.
+            upright = sum(map(len, texts)) > _LETTERS
+            panel.set_xticks(range(len(values)), texts, rotation=90 if upright else 0)
+        percent_limits(panel)
         panel.set_xlabel(first)
         panel.set_ylabel(label)
     if others:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from codedtool.report.style import BLUE, COLOURS, ORANGE, new_figure
+from codedtool.report.style import BLUE, COLOURS, ORANGE, new_figure, percent_limits
 
 
 def draw_training(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -28,7 +29,14 @@ def draw_training(rows: Sequence[Mapping[str, Any]]) -> Figure:
         panels[2].plot(epochs, values, style, color=colour, label=key.removeprefix("val_decoder_accuracy_"))
     if decoders:
         panels[2].set_ylabel("accuracy of the early decoders, %")
+    for panel in (panels[0], *panels[2:]):
+        percent_limits(panel)
     for panel in panels:
         panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(rows) == 1:
+            # One point makes no line.
+            for line in panel.lines:
+                line.set_marker("o")
         panel.legend(fontsize=7)
     return figure

@@ -264,6 +264,10 @@ def estimate_statistics(
     network.train()
 
 
+def _shape(tensor: torch.Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "of a single number"
+
+
 def _check_fits(source: Source, targets: Mapping[str, torch.Tensor]) -> None:
     """Raise InputError unless the source has a tensor of the right shape for every target, and no other tensors."""
     # Files of old versions of PyTorch do not count BatchNorm's batches.
@@ -271,7 +275,7 @@ def _check_fits(source: Source, targets: Mapping[str, torch.Tensor]) -> None:
         key for key in targets if key not in source.weights and key != _LINEAR and not key.endswith("batches_tracked")
     ]
     misshapen = [
-        f"{key} has shape {tuple(tensor.shape)} instead of {tuple(targets[key].shape)}"
+        f"{key} has shape {_shape(tensor)} instead of {_shape(targets[key])}"
         for key, tensor in source.weights.items()
         if key in targets and not _same_shape(key, tensor, targets[key])
     ]

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from codedtool.analysis.cost import compare_speed, cost, count_kept_bytes, count_macs, count_parameters
+from codedtool.analysis.cost import (
+    CostResult,
+    NetworkCost,
+    Timing,
+    compare_speed,
+    compare_steadily,
+    cost,
+    count_kept_bytes,
+    count_macs,
+    count_parameters,
+)
 from codedtool.models import CodedNetwork, build_network
 from codedtool.models.coded_sum import CodedSum
 from codedtool.models.pruning import extract_binary_classifier
@@ -116,6 +128,39 @@ def test_speeds_are_compared_in_turns() -> None:
     assert calls == ["a", "b"] * 4
     assert len(seconds) == 2
     assert all(second >= 0 for second in seconds)
+
+
+def test_unsteady_timings_are_repeated_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("codedtool.analysis.cost.time.perf_counter", lambda: clock[0])
+
+    def work(durations: Iterator[float]) -> Callable[[], None]:
+        def wait() -> None:
+            clock[0] += next(durations)
+
+        return wait
+
+    cpu = torch.device("cpu")
+
+    def timed(*durations: Iterator[float]) -> list[Timing]:
+        return compare_steadily([work(each) for each in durations], device=cpu, rounds=5, most_rounds=20)
+
+    assert timed(itertools.repeat(2.0), itertools.repeat(1.0)) == [(2.0, False), (1.0, False)]
+    steady, noisy = timed(itertools.repeat(1.0), itertools.cycle([1.0, 3.0, 5.0, 7.0]))
+    assert steady == (1.0, False)
+    assert noisy.is_noisy
+    # The first rounds are disturbed, and later ones are not.
+    recovering = timed(itertools.chain([9.0, 1.0, 4.0, 1.0, 6.0, 1.0], itertools.repeat(1.0)))
+    assert recovering == [(1.0, False)]
+
+
+def test_a_noisy_speed_is_marked_in_the_table() -> None:
+    networks = [NetworkCost("coded", 10, 10, 100, 4, None, 1.0, 1.0, is_noisy) for is_noisy in (True, False)]
+    for one, mark in zip(networks, ("~1.0", "1.0"), strict=True):
+        result = CostResult("tiny", 8, 2, "cpu", (one,), ())
+        (table,) = result.tables()
+        assert table.rows[0][3:5] == (mark, mark)
+        assert bool(result.lines()) == one.is_noisy
 
 
 def test_table_5_of_a_run(tiny: CodedNetwork, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.analysis.calibration import stratified_splits
-from codedtool.analysis.selective import COVERAGES, RiskCoverage, risk_coverage, selective
+from codedtool.analysis.selective import COVERAGES, RiskCoverage, SelectiveResult, risk_coverage, selective
 from codedtool.analysis.temperature import fit_temperature
 from codedtool.errors import InputError
 from codedtool.report.figures_calibration import draw_risk_coverage
@@ -113,6 +113,33 @@ def test_scores_are_compared_on_the_half_that_h_aug_was_not_fitted_on() -> None:
         assert curve.risk_at(1.0) == pytest.approx(1 - float(correct.double().mean()))
     by_name = {curve.score: curve for curve in result.curves}
     assert by_name["h_aug"].aurc < by_name["softmax"].aurc  # these decoders know better
+
+
+def test_several_splits_give_the_mean_of_their_curves() -> None:
+    outputs = made_outputs(300)
+    result = selective(outputs, seed=3, repeats=4)
+    splits = stratified_splits(outputs.targets, 0.5, repeats=4, seed=3)
+    correct = outputs.predictions == outputs.targets
+    softmax = outputs.logits.double().softmax(1).amax(1)
+    risks = torch.stack([risk_coverage(correct[test], softmax[test]).risk_n for _, test in splits])
+    (curve, *_) = result.curves
+    torch.testing.assert_close(curve.risk_n, risks.mean(0))
+    assert curve.aurc == pytest.approx(float(risks.mean()))
+    assert curve.aurc_deviation == pytest.approx(float(risks.mean(1).std()))
+    assert curve.deviation_at(0.5) == pytest.approx(float(risks[:, 74].std()))
+    document = result.to_json()
+    assert document["repeats"] == 4
+    assert document["scores"][0]["std_at_coverage"]["1"] == pytest.approx(float(risks[:, -1].std()))
+    assert "mean ± standard deviation of 4 splits, 150 images" in result.table().caption
+    assert all("±" in cell for row in result.table().rows for cell in row[1:])
+    assert len(draw_risk_coverage(result).axes[0].collections) == 3
+
+
+def test_a_figure_without_wrong_answers_says_so() -> None:
+    curve = risk_coverage(torch.ones(20, dtype=torch.bool), torch.rand(20), name="softmax")
+    (axes,) = draw_risk_coverage(SelectiveResult((curve,), 20, 20, None, 0, ())).axes
+    assert axes.get_ylim() == (0, 1)
+    assert [text.get_text() for text in axes.texts] == ["all 20 images are answered rightly"]
 
 
 def test_it_repeats_with_its_seed() -> None:

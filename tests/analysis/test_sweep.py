@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codedtool.analysis.result import NONE
 from codedtool.analysis.sweep import parse_vary
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
@@ -112,6 +113,37 @@ def test_schemes_vary_and_so_do_the_ratios_of_the_stages(tmp_path: Path) -> None
     assert acts == [[5, 3], [5, 3], [3, 5], [3, 5]]
     again = run("sweep", *small, *vary, "--name", "grid", "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == json.loads(done.stdout)
+
+
+def test_a_training_that_fails_is_reported_in_its_place(tmp_path: Path) -> None:
+    small = ("--preset", "coded_resnext_tiny", "--images-per-class", "20", "--json")
+    done = sweep(*small, "--vary", "lr=0.05,1e30", "--seeds", "2", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    good, bad = document["points"]
+    assert done.returncode == 3
+    assert len(good["runs"]) == 2
+    assert good["accuracy"] > 0
+    assert "failed" not in good
+    assert (bad["lr"], bad["runs"]) == (1e30, [])
+    assert [(one["part"], one["exit_code"]) for one in bad["failed"]] == [
+        (f"lr=1e+30_seed={seed}", 3) for seed in (0, 1)
+    ]
+    assert all("is not finite" in one["reason"] for one in bad["failed"])
+    assert "accuracy" not in bad
+    folder = tmp_path / "runs" / "grid"
+    with (folder / "sweep.csv").open() as stream:
+        assert [row["accuracy"] for row in csv.DictReader(stream)] == [str(good["accuracy"]), ""]
+    assert (folder / "sweep.png").stat().st_size > 1000
+    told = sweep(*small[:-1], "--vary", "lr=1e30,0.05", "--seeds", "2", cwd=tmp_path)
+    assert told.returncode == 3
+    assert "left out: lr=1e+30_seed=1: " in told.stdout
+    assert NONE in next(line for line in told.stdout.splitlines() if line.strip().startswith("1e+30"))
+
+
+def test_a_sweep_of_which_every_training_fails_is_its_first_error(tmp_path: Path) -> None:
+    done = sweep("--preset", "coded_resnext_tiny", "--vary", "lr=1e30,1e29", "--json", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "is not finite" in json.loads(done.stdout)["error"]
 
 
 @given(st.text(max_size=30))

@@ -101,7 +101,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     # The catalogue's rows as they are typed; a new row adds its line by itself, an old one changes on purpose.
     assert {row.name: " ".join(of_row(row)) for row in CATALOGUE} == {
         **{row.name: " ".join(of_row(row)) for row in CATALOGUE},
-        "eval": "",
+        "eval": "--compare",
         "bc": "--class --out --force --seed --compare --ood",
         "specialize": "--block --repeats --seed",
         "decode": "--exit",
@@ -122,11 +122,43 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "cost": f"{of_run} --class --preset --scheme --image-size",
         "networks": "--preset",
         "predict": "--run --bc --checkpoint --no-download --eval-size --precision --data --data-dir --device",
-        "report": f"{of_run} --compare --ood --out --force --seed",
+        "report": f"{of_run} --compare --ood --out --only --skip --force --seed",
         "export": "--run --checkpoint --bc --format --out --force",
         "sweep": f"--vary --name --seeds --scheme --stages --uncoded-stages --config --no-download {recipe}",
     }
     assert flags == {name: sorted(f"{text} {talk}".split()) for name, text in expected.items()}
+
+
+@pytest.mark.parametrize("flag", ["--run", "--run-name", "--name"])
+@pytest.mark.parametrize("verb", ["eval", "report", "predict a.png", "export", "train --resume", "sweep --vary mu=0,1"])
+def test_a_run_is_named_by_any_of_the_three_flags(verb: str, flag: str, tmp_path: Path) -> None:
+    from tests.commands import run as run_here
+
+    name = "latest" if "sweep" in verb else "nothing"
+    for words in ([flag, name], [f"{flag}={name}"]):
+        done = run_here(*verb.split(), *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert (
+            f"there is no run {name}" in done.stderr or "--name 'latest' must be the name of one folder" in done.stderr
+        )
+
+
+def test_helps_mark_what_is_required_and_speak_of_training_only_where_something_is_trained() -> None:
+    import typer.main
+
+    from codedtool.cli import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    helps = {
+        name: {one.name: str(getattr(one, "help", "")) for one in command.params} for name, command in commands.items()
+    }
+    for option in ("num_classes", "length", "act", "min_distance"):
+        assert "required" in helps["scheme"][option].lower()
+    for option in ("num_classes", "data"):
+        assert "required without" in helps["plan"][option]
+    for name, options in helps.items():
+        if name not in ("train", "sweep"):
+            assert "optimizer" not in " ".join(options.values())
 
 
 @pytest.mark.parametrize("verb", ["report", "eval", "sweep --vary mu=1 --name x"])

@@ -70,16 +70,6 @@ def test_without_stderr_neither_cpp_code_nor_a_worker_writes_to_it(tmp_path: Pat
     assert done.stderr == "shown\n5worker\n"
 
 
-@pytest.mark.parametrize(("line", "code"), [("bounds", 2), ("verify none.npy", 2), (BOUNDS, 0)])
-def test_of_several_ranks_the_first_alone_prints_the_document(
-    line: str, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RANK", "1")
-    result = CliRunner().invoke(app, [*line.split(), "--json", "--quiet"])
-    assert (result.exit_code, result.stdout) == (code, "")
-    assert result.stderr or not code
-
-
 def wide_table(num_columns: int = 12) -> Table:
     header = ("file", *(f"column number {number}" for number in range(num_columns)))
     names = ("schemes/a_long_name_first.npy", "schemes/a_long_name_second.npy")

@@ -271,7 +271,7 @@ def invoke(*arguments: str) -> Any:
 
 
 def test_the_verb_exports_a_run(run: Run) -> None:
-    finished = invoke("--run", str(run.path), "--format", "torch", "--json")
+    finished = invoke("--run", str(run.path), "--format", "pt2", "--json")
     assert finished.exit_code == 0, finished.output
     document = json.loads(finished.stdout)
     path = run.path / "export" / "model.pt2"

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -17,6 +18,8 @@ import pytest
 
 from codedtool.analysis.catalogue import CATALOGUE
 from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InputError
+from codedtool.files import FileError
 from tests.commands import run
 from tests.paths import SCHEMES
 from tests.runs import copy_of
@@ -114,6 +117,127 @@ def test_report_names_what_it_leaves_out_and_a_plain_run_gets_what_applies(folde
     text = (folder / "plain.html").read_text()
     assert "Left out" in text
     assert "without schemes" in text
+
+
+def test_the_plain_networks_accuracy_stands_beside_the_coded_ones(folder: Path) -> None:
+    evaluated = json.loads((folder / "runs" / "coded" / "analysis" / "eval.json").read_text())
+    rows = [json.loads(line) for line in (folder / "runs" / "plain" / "metrics.jsonl").read_text().splitlines()]
+    assert evaluated["plain"]["run"] == "runs/plain"
+    assert evaluated["plain"]["accuracy"] == max(row["val_accuracy"] for row in rows)
+    text = (folder / "runs" / "coded" / "report.html").read_text()
+    assert f"<b>{100 * evaluated['plain']['accuracy']:.2f}%</b>accuracy of the plain network" in text
+
+
+FINISHED = [*(row.name for row in CATALOGUE if "ood" not in row.needs), "classes"]
+
+
+def again(folder: Path, *flags: str) -> tuple[int, dict[str, Any]]:
+    done = run("report", "--run", "coded", "--compare", "plain", "--force", "--json", *flags, cwd=folder)
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_finished_parts_are_used_again_until_what_they_were_made_of_changes(folder: Path) -> None:
+    page = folder / "runs" / "coded" / "report.html"
+    analysis = folder / "runs" / "coded" / "analysis"
+    before = page.read_bytes()
+    assert again(folder)[1]["reused"] == FINISHED
+    assert page.read_bytes() == before
+    # A part that was not stored before the report was stopped, and one whose file is damaged, are made again.
+    stored = analysis / "parts" / "activations.json"
+    stored.write_bytes(stored.read_bytes()[:-9])
+    (analysis / "parts" / "eval.json").unlink()
+    # Nor does a part stand for another one, or with other contents than it was stored with.
+    shutil.copy(analysis / "parts" / "cost.json", analysis / "parts" / "decode.json")
+    classes = analysis / "parts" / "classes.json"
+    classes.write_text(classes.read_text().replace('"num_images": 3', '"num_images": 4'))
+    made = ("activations", "eval", "decode", "classes")
+    assert again(folder)[1]["reused"] == [name for name in FINISHED if name not in made]
+    code, document = again(folder, "--only", "eval,decode", "--batch-size", "100", "--out", str(folder / "a.html"))
+    assert (code, document["reused"], document["parts"]) == (0, [], ["eval", "decode"])
+    other = json.loads(run("report", "--run", "coded", "--only", "eval", "--json", "--force", cwd=folder).stdout)
+    assert other["reused"] == []
+
+
+def test_a_page_has_the_parts_that_were_asked_for(folder: Path, tmp_path: Path) -> None:
+    target = str(tmp_path / "page.html")
+    code, document = again(folder, "--skip", "bc,cost", "--skip", "calibrate", "--skip", "classes", "--out", target)
+    assert code == 0
+    assert document["parts"] == ["training", "eval", "specialize", "decode", "activations"]
+    assert any(
+        "Binary classifiers, Confidence, Cost, Class by class: not asked for" in one for one in document["skipped"]
+    )
+    text = Path(target).read_text()
+    page = Page(text)
+    assert "classes" not in page.ids
+    assert all(anchor[1:] in page.ids for anchor in page.anchors)
+    for flags, message in (
+        (("--only", "calibration"), "--only 'calibration': there is no such part; did you mean calibrate?"),
+        (("--skip", "evl"), "--skip 'evl': there is no such part; did you mean eval?"),
+        (("--only", "bc", "--skip", "bc"), "--only and --skip leave no part"),
+    ):
+        code, document = again(folder, *flags)
+        assert (code, message in document["error"]) == (2, True), document
+
+
+def test_an_analysis_that_fails_is_left_out_and_the_rest_is_done(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ("--only", "training,eval,decode", "--batch-size", "90", "--out", str(tmp_path / "page.html"))
+    for error, by_default, by_name in (
+        (InputError("too few images"), 0, 2),
+        (RuntimeError("surprise"), 1, 1),
+        (MemoryError(), 3, 3),
+    ):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("codedtool.analysis.decoding.decode", fail)
+        code, document = again(folder, *wanted)
+        assert (code, document["parts"]) == (by_name, ["training", "eval"])
+        (failure,) = document["failed"]
+        assert failure["part"] == "Early decoders and early exit"
+        assert ("traceback" in failure) == (by_name == 1)
+        assert failure["reason"] in (tmp_path / "page.html").read_text()
+        skip = ("--skip", "bc,calibrate,specialize,activations,cost,ood", "--batch-size", "90", "--out", wanted[-1])
+        code, document = again(folder, *skip)
+        assert (code, document["parts"]) == (by_default, ["training", "eval"])
+        assert any("Early decoders" in reason for reason in document["skipped"])
+
+
+def test_a_run_without_its_data_set_gives_the_page_of_what_is_stored(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def gone(*_: object, **__: object) -> None:
+        looks.append("data")
+        raise InputError("no such data set")
+
+    monkeypatch.setattr("codedtool.training.run_data.load_dataset", gone)
+    target = ("--out", str(tmp_path / "page.html"))
+    code, document = again(folder, *target)
+    assert (code, document["reused"]) == (0, FINISHED)
+    assert any("were not looked at: no such data set" in reason for reason in document["skipped"])
+    assert len(looks) == 1
+    shutil.rmtree(folder / "runs" / "coded" / "analysis" / "parts")
+    code, document = again(folder, *target)
+    assert (code, document["parts"], document["reused"]) == (0, ["training", "cost"], [])
+    assert any(reason.endswith("Class by class: no such data set") for reason in document["skipped"])
+    assert again(folder, *target, "--data", "digits")[0] == 2
+
+
+def test_a_run_that_cannot_be_written_to_gives_its_page_elsewhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise FileError(f"cannot write {path}: Read-only file system", "Read-only file system")
+
+    monkeypatch.setattr("codedtool.analysis.artifacts.write_atomically", refuse)
+    target = tmp_path / "page.html"
+    code, document = again(folder, "--only", "training,eval", "--batch-size", "80", "--out", str(target))
+    assert (code, document["parts"]) == (0, ["training", "eval"])
+    assert len(Page(target.read_text()).images) == 2
 
 
 def test_an_existing_page_is_kept_without_force(folder: Path) -> None:

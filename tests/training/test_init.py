@@ -192,11 +192,11 @@ def changed(change: Callable[[dict[str, torch.Tensor]], object], folder: Path) -
         (lambda state: state.pop("block_list.2.reduce.weight"), r"no tensor for block_list\.2\.reduce\.weight"),
         (
             lambda state: state.update({"stem.0.weight": torch.zeros(8, 3, 3, 3)}),
-            r"stem\.0\.weight has shape \(8, 3, 3, 3\) instead of \(16, 3, 3, 3\)",
+            r"stem\.0\.weight has shape 8 x 3 x 3 x 3 instead of 16 x 3 x 3 x 3",
         ),
         (
             lambda state: state.update({"fc.weight": torch.zeros(10, 64)}),
-            r"fc\.weight has shape \(10, 64\) instead of \(10, 128\)",
+            r"fc\.weight has shape 10 x 64 instead of 10 x 128",
         ),
         (lambda state: state.update({"s9.weight": torch.zeros(1)}), r"no place for its tensor s9\.weight"),
         (lambda state: state["stem.0.weight"].fill_(torch.nan), r"stem\.0\.weight has values that are not finite"),
