@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from codedtool.budget import Budget
-from codedtool.cli.runs import finishing_the_step
+from codedtool.cli.runs import _interrupts_held, finishing_the_step
 from tests.paths import SCHEMES
 from tests.runs import copy_of
 
@@ -133,6 +133,19 @@ def test_before_the_first_step_ctrl_c_stops_at_once_and_then_after_the_step() ->
             assert budget.stop_reason() == "interrupted"
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_waits_while_torch_is_imported() -> None:
+    reached = []
+
+    def load() -> None:
+        with _interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append("the end of the import")
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+    assert reached
 
 
 @pytest.mark.slow
