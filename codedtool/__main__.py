@@ -1,5 +1,20 @@
-"""``python -m codedtool``: the same as the ``codedtool`` command."""
+"""The ``codedtool`` console script, and ``python -m codedtool``."""
 
-from codedtool.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is imported ends in 130 too, as within a command."""
+    try:
+        from codedtool.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

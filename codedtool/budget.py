@@ -43,6 +43,7 @@ class Budget:
         self.clock = clock
         self._start = clock()
         self._interrupted = False
+        self._watched = 0
         self._parent: Budget | None = None
 
     def restart(self) -> None:
@@ -58,6 +59,20 @@ class Budget:
     def interrupt(self) -> None:
         """Ask all work under this budget to stop after its present slice; safe in a signal handler."""
         self._interrupted = True
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the work asks for the `stop_reason` now; if not, nothing but an exception ends it."""
+        return self._watched > 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within it, the work asks for the `stop_reason` every now and then."""
+        self._watched += 1
+        try:
+            yield
+        finally:
+            self._watched -= 1
 
     def share(self, fraction: float) -> Budget:
         """A budget for a part of the work: ``fraction`` of the time left, with the same clock and interrupt flag."""

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -187,17 +187,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         FileError: the file could not be written.
     """
-    temporary = temporary_beside(path)
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together as `write_atomically`: none gets its name before all are on the disk.
+
+    Args:
+        contents: path -> content; a kill between two renamings leaves the first ones new and the others old.
+
+    Raises:
+        FileError: a file could not be written; none was changed.
+    """
+    temporaries = {path: temporary_beside(path) for path in contents}
     made: list[Path] = []
-    with _told(f"cannot write {path}", "nothing was changed", joined=": "):
-        try:
-            _make_folders(path.parent, made)
-            write_through(temporary, content)
-            os.replace(temporary, path)
-            made.clear()
-        finally:
+    try:
+        for path, content in contents.items():
+            with _told(f"cannot write {path}", "nothing was changed", joined=": "):
+                _make_folders(path.parent, made)
+                write_through(temporaries[path], content)
+        for path, temporary in temporaries.items():
+            with _told(f"cannot write {path}", "nothing was changed", joined=": "):
+                os.replace(temporary, path)
+        made.clear()
+    finally:
+        for temporary in temporaries.values():
             remove(temporary)
-            remove_empty(made)
+        remove_empty(made)
 
 
 def write_through(path: Path, content: bytes) -> None:

@@ -248,7 +248,8 @@ def resolve(
             raise InputError(
                 f"--config {config}: {key} must be {'a list' if own[key] is list else 'text'}, got {value!r}"
             )
-    values |= given
+    # Before the values lead to anything: each has its type and bounds.
+    values = {key: settings()[key].checked(key, value) for key, value in values.items()} | given
     paths = schemes or [Path(str(path)) for path in from_file.get("scheme", [])]
     data = values.get("data")
     found = find_recipe(data, values.get("recipe")) if data else None
@@ -309,10 +310,13 @@ def warnings_on_stderr() -> Iterator[None]:
 
 @contextmanager
 def finishing_the_step(budget: Budget) -> Iterator[None]:
-    """Within it, Ctrl-C (or SIGTERM) asks the budget to stop after the step; a second one stops at once."""
+    """Within it, Ctrl-C (or SIGTERM) asks a training to stop after its step; a second one stops at once.
+
+    Before the first step, while data are read, and in the analyses of a sweep, already the first one stops at once.
+    """
 
     def ask(signum: int, frame: FrameType | None) -> None:
-        if budget.stop_reason() is not None:
+        if budget.stop_reason() is not None or not budget.is_watched:
             raise KeyboardInterrupt
         budget.interrupt()
         say("stopping after this step, then saving a checkpoint (again: stop at once)", to_stderr=True)

@@ -36,6 +36,10 @@ _COLUMNS = np.array([_TOP, _LEFT, _FLIP, _RESIZED_CROP, _RANDAUGMENT, _ERASING],
 # Evaluation resizes to 256 before it crops 224; other sizes are in proportion.
 EVAL_CROP_PART = 224 / 256
 
+# Of an image that is longer than this many times its shorter side, only the middle is resized: a ribbon of 1x60000
+# pixels would become one of 256x15 million.
+_RIBBON = 100
+
 # Largest translation of RandAugment as a fraction of the image's side, from timm's create_transform.
 _TRANSLATE_PART = 0.45
 
@@ -181,10 +185,18 @@ def centre_crop(image: Image.Image, size: int, *, part: float) -> Image.Image:
     if image.size == (size, size):
         return image
     shorter, short = int(size / part), min(image.size)
+    if max(image.size) > _RIBBON * short:
+        image = _middle(image, _RIBBON * short)
     width, height = (side * shorter // short for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+def _middle(image: Image.Image, longest: int) -> Image.Image:
+    """Cut the image's longer side to ``longest`` pixels around its middle."""
+    left, top = (max(0, (side - longest) // 2) for side in image.size)
+    return image.crop((left, top, left + min(image.width, longest), top + min(image.height, longest)))
 
 
 @contextmanager

@@ -168,6 +168,8 @@ def read_image(path: str | Path, *, fix: str = "replace or remove it, or set `sk
         InputError: the file cannot be read, or its pixels have no agreed range.
     """
     with _decoding(path, fix), Image.open(path, formats=image_formats()) as image:
+        if 0 in image.size:
+            raise ValueError("it has no pixels")
         # Pillow's own conversion would silently clip all of these to 255.
         if image.mode in ("I", "F"):
             raise ValueError(f"pixels of Pillow's mode {image.mode} have no agreed range; save it with 8 bits")

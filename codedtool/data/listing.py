@@ -32,7 +32,7 @@ _SYSTEM_FOLDERS = frozenset(
 )
 
 # Number of files whose size is part of the fingerprint.
-_NUM_SIZES = 50_000
+_NUM_SIZES = 10_000
 
 _MOST_ENDINGS = 4
 
@@ -249,7 +249,7 @@ def relative_names(folder: Path, files: Sequence[str]) -> Iterator[bytes]:
 def fingerprint_of_files(
     root: Path, train_files: Sequence[str], val_root: Path, val_files: Sequence[str]
 ) -> Fingerprint:
-    """The fingerprint of a data set on disk: names of all files, and sizes of up to 50,000, evenly spaced.
+    """The fingerprint of a data set on disk: names of all files, and sizes of up to 10,000, evenly spaced.
 
     Args:
         root, val_root: the folders that the names begin below, so that the data set may be moved.

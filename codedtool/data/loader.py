@@ -284,7 +284,7 @@ def _in_workers(
         yield from batches
     except (RuntimeError, EOFError, OSError) as error:
         # A dead worker shows as torch's RuntimeError, or as a broken pipe if it was sending a batch.
-        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
+        if isinstance(error, RuntimeError) and not str(error).startswith(_SIGNS):
             raise
         if not workers:
             raise InputError(
@@ -301,9 +301,12 @@ def _how_it_ended(workers: Collection[BaseProcess], error: Exception) -> str:
         worker.join(0.5)  # its exit code comes a little later than the error
     codes = [worker.exitcode for worker in workers if worker.exitcode]
     if not codes:
-        return f"{subject} ended without an exit code ({error}); `num_workers` 0 prepares images in this process"
+        return (
+            f"{subject} cannot hand over a batch ({error}); raise the limit on open files (ulimit -n), or prepare "
+            "images in this process with `num_workers` 0"
+        )
     # A signal tells more than the exit codes of workers that ended because another had.
-    code = min(codes)
+    code = min(codes, key=lambda code: (code > 0, code == -signal.SIGTERM))
     if code > 0:
         return (
             f"{subject} ended with exit code {code}; what it printed says why. `num_workers` 0 prepares images in this "
@@ -322,6 +325,9 @@ def _how_it_ended(workers: Collection[BaseProcess], error: Exception) -> str:
         return f"{subject} was ended by SIGBUS, because shared memory is full: {_MORE_SHARED_MEMORY}"
     return f"{subject} was ended by {name}; `num_workers` 0 prepares images in this process"
 
+
+# How torch's message begins when a worker ended, and multiprocessing's when a file descriptor was not received.
+_SIGNS = ("DataLoader worker (pid", "received 0 items of ancdata")
 
 _MORE_SHARED_MEMORY = "lower `num_workers`, or give the container more (docker run --shm-size)"
 

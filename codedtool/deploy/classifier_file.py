@@ -20,7 +20,7 @@ from codedtool import __version__
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.errors import InputError
-from codedtool.files import MissingFileError, exists, read_bytes, read_json, refuse_existing, write_atomically
+from codedtool.files import MissingFileError, exists, read_bytes, read_json, refuse_existing, write_together
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
@@ -109,8 +109,8 @@ def save_binary_classifier(
         "provenance": subject.run.metadata()
         | {"run": subject.run.name, "checkpoint": subject.checkpoint, "codedtool": __version__},
     }
-    write_atomically(path, content)
-    write_atomically(description, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    write_together({path: content, description: text.encode()})
     return path
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -274,7 +275,10 @@ def _to_cpu(value: Any) -> Any:
 def _read_state(content: bytes) -> dict[str, Any]:
     """Read what `CheckpointStore.save` was given as ``state``; nothing in it is executed."""
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A pickle of another protocol than PyTorch's is read, or refused, all the same.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle can raise anything
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise _DamagedError(f"{_STATE} cannot be read ({reason})") from None

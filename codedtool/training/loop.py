@@ -42,6 +42,10 @@ class Interrupted(Exception):  # noqa: N818  # not an error: the user asked for 
     """Training stopped on request, after saving a checkpoint; the message says how to continue."""
 
 
+class _EvaluationStopped(Exception):  # noqa: N818  # no error either
+    """The budget asked to stop during an evaluation."""
+
+
 class Trainer:
     """The state of one training, and the loop over its epochs.
 
@@ -111,14 +115,18 @@ class Trainer:
             seconds = time.monotonic() - start
             train = self._totals.means(self.runtime.sum(self._totals.sums))
             average_statistics(self.network, self.runtime)
-            val = evaluate(
-                self.evaluated,
-                self.data.val,
-                self.run.normalization,
-                self.recipe,
-                self.runtime,
-                progress=self.progress,
-            )
+            try:
+                val = evaluate(
+                    self.evaluated,
+                    self.data.val,
+                    self.run.normalization,
+                    self.recipe,
+                    self.runtime,
+                    progress=self._report_or_stop,
+                )
+            except _EvaluationStopped:
+                self.save()  # after the epoch's last step: the resumed training begins with the evaluation
+                raise self._interrupted() from None
             row = {
                 "epoch": self.epoch + 1,
                 "lr": self.recipe.learning_rate(self.epoch),
@@ -303,8 +311,17 @@ class Trainer:
             self._check(watch, first_step)
             self.save()
         if stop:
-            last = self.run.checkpoints.index()["last"]
-            raise Interrupted(f"checkpoint {last} is saved; continue with `resume` and `run_name` {self.run.name}")
+            raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        last = self.run.checkpoints.index()["last"]
+        return Interrupted(f"checkpoint {last} is saved; continue with `resume` and `run_name` {self.run.name}")
+
+    def _report_or_stop(self, phase: str, done: float, total: float | None, note: str = "") -> None:
+        """Report the progress of an evaluation; end it when the budget asks to. Several ranks finish it together."""
+        self.progress(phase, done, total, note)
+        if self.runtime.world_size == 1 and self.budget.stop_reason() is not None:
+            raise _EvaluationStopped
 
     def _check(self, watch: FiniteWatch, first_step: int) -> None:
         """Raise DivergedError if a loss since ``first_step`` of this epoch was not finite."""

@@ -44,6 +44,7 @@ from codedtool.files import (
     rename,
     temporary_beside,
     write_atomically,
+    write_together,
 )
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
@@ -319,8 +320,9 @@ class Run:
             writer.writeheader()
             writer.writerows(rows)
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        write_atomically(self.path / "metrics.csv", buffer.getvalue().encode())
-        write_atomically(self.path / "metrics.jsonl", lines.encode())
+        write_together(
+            {self.path / "metrics.csv": buffer.getvalue().encode(), self.path / "metrics.jsonl": lines.encode()}
+        )
 
 
 def latest_name(folder: Path) -> str | None:

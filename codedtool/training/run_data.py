@@ -136,6 +136,12 @@ def _located(run: Run, recipe: Recipe) -> Recipe:
     return recipe.with_values({"data": f"folder:{found}"} if kind == "folder" else {"data_dir": str(found)})
 
 
+def data_dir_of(run: Run, recipe: Recipe) -> Path:
+    """The folder of CIFAR for a run: the one that the run's own data set is found in, if it is a CIFAR."""
+    own = recipe.data.partition(":")[0] in _IN_DATA_DIR
+    return Path((_located(run, recipe) if own else recipe).data_dir)
+
+
 def _is_named(run: Run, recipe: Recipe) -> bool:
     """Whether ``recipe`` names another data set, or another place, than the run's own recipe."""
     return (recipe.data, recipe.data_dir) != (run.recipe.data, run.recipe.data_dir)

@@ -11,6 +11,9 @@ from typing import Any
 
 from codedtool.errors import InputError
 
+# Larger whole numbers fit neither a float's range nor a tensor, and Python may refuse to print them.
+_LARGEST = 2**63 - 1
+
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -49,6 +52,8 @@ class Setting:
         Raises:
             InputError: another type, a number that is not finite or out of bounds, or a text that is no choice.
         """
+        if type(value) is int and abs(value) > _LARGEST:
+            raise InputError(f"`{key}` must be within ±2^63, got a number of {value.bit_length()} binary digits")
         if self.kind is float and type(value) is int:
             value = float(value)
         if type(value) is not self.kind:

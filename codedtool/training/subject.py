@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +24,7 @@ from codedtool.training.checkpoint import Which
 from codedtool.training.devices import opened_runtime
 from codedtool.training.recipe import Recipe
 from codedtool.training.run import Run
-from codedtool.training.run_data import check_same_data, load_data_of
+from codedtool.training.run_data import check_same_data, data_dir_of, load_data_of
 from codedtool.training.runtime import Runtime
 
 Value = TypeVar("Value")
@@ -288,12 +287,12 @@ def find_negatives(
         if name == subject.recipe.data:
             raise InputError(f"`ood` {name} is the data set of the run itself; name one with other classes")
         return load_dataset(
-            name, data_dir=Path(subject.recipe.data_dir), download=download, val_only=True, progress=progress
+            name, data_dir=data_dir_of(subject.run, subject.recipe), download=download, val_only=True, progress=progress
         )
     usual = {"cifar10": "cifar100", "cifar100": "cifar10"}.get(subject.recipe.data)
     if usual is None:
         return None
     try:
-        return load_dataset(usual, data_dir=Path(subject.recipe.data_dir), download=False, progress=progress)
+        return load_dataset(usual, data_dir=data_dir_of(subject.run, subject.recipe), download=False, progress=progress)
     except InputError:
         return None

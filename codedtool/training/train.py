@@ -366,9 +366,10 @@ def _fit(
                 f"checkpoint {run.checkpoints.folder / found.name} does not continue this run ({reason[:300]}); name "
                 "another `checkpoint`"
             ) from None
-    if runtime.is_main:
-        run.write_metrics(trainer.history)
-    trainer.fit()
+    with trainer.budget.watched():
+        if runtime.is_main:
+            run.write_metrics(trainer.history)
+        trainer.fit()
     return TrainResult(
         run=run,
         epochs=trainer.epoch,

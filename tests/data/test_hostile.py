@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from codedtool.data import eval_batches, load_dataset
+from codedtool.data.augmentation import EVAL_CROP_PART, centre_crop
 from codedtool.data.folder import read_image
 from codedtool.data.listing import image_formats
 from codedtool.errors import InputError
@@ -134,7 +135,9 @@ def read(path: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            assert read_image(path).mode == "RGB"
+            image = read_image(path)
+            assert image.mode == "RGB"
+            assert centre_crop(image, 8, part=EVAL_CROP_PART).size == (8, 8)
         except InputError as error:
             return str(error)
     return ""
@@ -193,6 +196,18 @@ def test_whatever_the_decoder_raises_names_the_file(
         assert sum(len(batch.targets) for batch in eval_batches(data.train, size=8, batch_size=2)) == 3
     with pytest.raises(InputError, match=r"train/bee/1\.png"):
         list(eval_batches(load_dataset(f"folder:{tmp_path}").train, size=8, batch_size=2))
+
+
+@pytest.mark.quick
+def test_a_ribbon_is_cropped_before_it_is_enlarged() -> None:
+    rng = np.random.default_rng(0)
+    for size in ((1, 60_000), (60_000, 1)):
+        ribbon = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+        cropped = centre_crop(ribbon, 224, part=EVAL_CROP_PART)
+        middle = ribbon.crop((size[0] // 2 - 40, size[1] // 2 - 40, size[0] // 2 + 40, size[1] // 2 + 40))
+        middle = middle.crop((40, 0, 41, 80)) if size[0] == 1 else middle.crop((0, 40, 80, 41))
+        assert cropped.size == (224, 224)
+        assert np.array_equal(cropped, centre_crop(middle, 224, part=EVAL_CROP_PART))
 
 
 @pytest.mark.quick

@@ -15,7 +15,7 @@ from codedtool.budget import Budget, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import load_dataset
 from codedtool.training.devices import opened_runtime
-from codedtool.training.loop import Trainer
+from codedtool.training.loop import Interrupted, Trainer
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.train import TrainResult, resume, train
@@ -102,6 +102,30 @@ def test_the_learning_rate_changes_at_every_step_or_every_epoch(
     expected = [number / per_epoch if on_updates else number // per_epoch for number in range(len(used))]
     assert used == [recipe.learning_rate(epoch) for epoch in expected]
     assert len(set(used)) == (8 if on_updates else 2)
+
+
+def test_a_request_to_stop_during_an_evaluation_saves_first_and_resumes_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codedtool.training.evaluation._REPORT_SECONDS", -1.0)
+    undisturbed, _ = run_of(tmp_path, epochs=2, lr=0.05)
+    budget = Budget()
+    phases: list[str] = []
+
+    def progress(phase: str, *_: object) -> None:
+        phases.append(phase)
+        if phase == "evaluating" and phases.count(phase) > 1:
+            assert budget.is_watched
+            budget.interrupt()
+
+    with pytest.raises(Interrupted, match="e0000s000004 is saved; continue with `resume`"):
+        train(undisturbed.run.recipe, {}, folder=tmp_path, run_name="stopped", budget=budget, progress=progress)
+    assert not budget.is_watched
+    assert phases.count("evaluating") == 2
+    resumed = resume(Run.load("stopped", folder=tmp_path))
+    weights = [one.checkpoints.load("last").weights for one in (undisturbed.run, resumed.run)]
+    assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
+    assert resumed.last | {"images_per_second": 0} == undisturbed.last | {"images_per_second": 0}
 
 
 def test_training_stops_when_the_validation_accuracy_no_longer_rises(tmp_path: Path) -> None:
