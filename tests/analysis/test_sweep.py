@@ -119,6 +119,7 @@ def test_a_training_that_fails_is_reported_in_its_place(tmp_path: Path) -> None:
     small = ("--preset", "coded_resnext_tiny", "--images-per-class", "20", "--json")
     done = sweep(*small, "--vary", "lr=0.05,1e30", "--seeds", "2", cwd=tmp_path)
     document = json.loads(done.stdout)
+    assert "points" in document, document
     good, bad = document["points"]
     assert done.returncode == 3
     assert len(good["runs"]) == 2
