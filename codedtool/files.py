@@ -204,6 +204,8 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     try:
         for path, content in contents.items():
             with _told(f"cannot write {path}", "nothing was changed", joined=": "):
+                if is_dir(path):  # else it would be seen at the renaming, when another file may have its name already
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 _make_folders(path.parent, made)
                 write_through(temporaries[path], content)
         for path, temporary in temporaries.items():

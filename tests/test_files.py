@@ -268,7 +268,7 @@ TOUCHING = {
 OWN = {
     "cli/ranks.py": {"open"},
     "cli/streams.py": {"open"},
-    "coding/compiled.py": {"read_bytes"},
+    "coding/compiled.py": {"read_bytes", "expanduser"},
     "data/cifar.py": {"open"},
     "data/listing.py": {"scandir", "is_dir", "is_file", "exists"},
     "training/inductor.py": {"rmtree"},

@@ -292,14 +292,18 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
-    """Within it, a warning of this package (a setting ignored, images left out) is one line on stderr."""
+    """Within it, a warning of this package (a setting ignored, images left out) is one line on stderr, told once."""
     package = str(Path(__file__).parents[1])
     with warnings.catch_warnings():
         usual = warnings.showwarning
+        told: set[str] = set()
 
         def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
             if category is SettingIgnored or filename.startswith(package):
-                say(f"warning: {in_flags(str(message))}", to_stderr=True)
+                # Python forgets what it has shown whenever a library changes the filters.
+                if str(message) not in told:
+                    told.add(str(message))
+                    say(f"warning: {in_flags(str(message))}", to_stderr=True)
             else:
                 usual(message, category, filename, *rest)
 

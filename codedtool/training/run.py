@@ -136,7 +136,11 @@ class Run:
             remove(temporary)
             remove_empty(made)
         run = cls(target, recipe, dict(schemes), tuple(classes), normalization, dict(adjusted or {}), split_sha256)
-        run.make_latest()
+        try:
+            run.make_latest()
+        except FileError:
+            remove(target)
+            raise
         return run
 
     @classmethod

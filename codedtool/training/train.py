@@ -215,12 +215,22 @@ def resume(
         runtime.barrier()
         if found is not None:
             run.check_metadata(found.metadata, f"checkpoint {run.checkpoints.folder / found.name}")
-            if runtime.is_main:
+
+        def begin() -> None:
+            if found is not None:
                 run.checkpoints.rewind(checkpoint)
-        if runtime.is_main:
             run.make_latest()
+
         return _fit(
-            run, data, runtime, found, initial, budget=budget or Budget(), progress=progress, tell_epoch=tell_epoch
+            run,
+            data,
+            runtime,
+            found,
+            initial,
+            begin=begin,
+            budget=budget or Budget(),
+            progress=progress,
+            tell_epoch=tell_epoch,
         )
 
 
@@ -344,11 +354,16 @@ def _fit(
     found: Checkpoint | None,
     initial: InitialWeights | None,
     *,
+    begin: Callable[[], object] = lambda: None,
     budget: Budget,
     progress: Progress,
     tell_epoch: Callable[[str], None] | None,
 ) -> TrainResult:
-    """Build network and trainer, give them initial weights or a checkpoint's state if there are any, and train."""
+    """Build network and trainer, give them initial weights or a checkpoint's state if there are any, and train.
+
+    ``begin`` is called on rank 0 once a checkpoint's state has been taken; the run's index and the file
+    latest are as they were before.
+    """
     start = time.monotonic()
     network = run.build_network()
     if initial is not None:
@@ -369,6 +384,7 @@ def _fit(
     with trainer.budget.watched():
         if runtime.is_main:
             run.write_metrics(trainer.history)
+            begin()
         trainer.fit()
     return TrainResult(
         run=run,
