@@ -6,6 +6,7 @@ import inspect
 import os
 import shlex
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -176,11 +177,32 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Within it, Ctrl-C waits for the end. torch's C code drops exceptions of its imports, and with them the Ctrl-C.
+
+    numpy then stays imported by half, and the command goes on without it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
 def loading(*, quiet: bool) -> Iterator[Display]:
     """Within it, PyTorch is imported and used: warnings are one line each, and progress is shown."""
     prepare_torch()
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
         progress("loading PyTorch", 0, None)
+        with _interrupts_held():
+            import torch  # noqa: F401  # the commands import it again, each where it needs it
         yield progress
 
 

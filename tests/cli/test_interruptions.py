@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from codedtool.budget import Budget
-from codedtool.cli.runs import finishing_the_step
+from codedtool.cli.runs import _interrupts_held, finishing_the_step
 from tests.paths import SCHEMES
 from tests.runs import copy_of
 
@@ -135,6 +135,19 @@ def test_before_the_first_step_ctrl_c_stops_at_once_and_then_after_the_step() ->
                 os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_ctrl_c_waits_while_torch_is_imported() -> None:
+    reached = []
+
+    def load() -> None:
+        with _interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append("the end of the import")
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+    assert reached
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "sweep", "bc", "report"])
 def test_kill_9_at_random_moments_spoils_nothing_and_the_end_is_the_same(
@@ -190,7 +203,8 @@ def test_ctrl_c_ends_every_verb_with_130_and_nothing_half_written(verb: str, hou
         was_starting = process.returncode == 1 and "codedtool" not in errors
         assert process.returncode in (130, 0, -signal.SIGINT) or was_starting, errors
         if process.returncode == 130:
-            assert "interrupted" in errors
+            # While the arguments are parsed, typer ends the command with 130 and says nothing.
+            assert "interrupted" in errors or not errors
             assert "Traceback" not in errors
             assert not list(folder.rglob("*.tmp"))
         check_whole(folder)

@@ -249,7 +249,7 @@ def test_what_a_cluster_left_in_the_environment_is_one_message(
     before = sorted(house.rglob("*"))
     scheme = ("--scheme", "schemes/c10_3of10.npy")
     grid = command("sweep", "--vary", "mu=0,1", "--name", "left", *scheme, *SHORT)
-    for arguments in (train_command("left", "--json"), grid):
+    for arguments in (train_command("left"), grid):
         finished = here(arguments, house)
         assert finished.exit_code == 2, finished.output
         assert message.split(",")[0] in finished.stderr
