@@ -30,7 +30,8 @@ def make_run(folder: Path, kind: str, seed: int) -> Run:
         recipe, schemes if kind == "coded" else {}, classes, normalization, name=f"{kind}-{seed}", folder=folder
     )
     final = (0.6 if kind == "coded" else 0.7) + seed / 100
-    run.write_metrics([{"val_accuracy": 0.1}, {"val_accuracy": final}])
+    row = {"train_loss": 1.0, "train_accuracy": 0.5, "val_loss": 1.0}
+    run.write_metrics([row | {"epoch": epoch, "val_accuracy": value} for epoch, value in enumerate((0.1, final))])
     methods = [
         {"fit_share": share, "method": method, "ece_mean": 0.01 + seed / 500, "ece_std": 0.0, "mce_mean": 0.2}
         for share in (0.25, 0.5)

@@ -78,7 +78,7 @@ def use(folder: Path, image: Path) -> None:
         draw_training(rows)
     with opened_run(run, changes={"device": "cpu"}) as subject:
         load_decoding(subject)
-        predict(subject, [image], confidence=None)
+        predict(subject, [image], evidence=subject.evidence())
     with opened_run(run, checkpoint="last") as subject:
         pass
     run.checkpoints.load("last")

@@ -68,7 +68,7 @@ def test_a_run_keeps_the_choice_on_another_machine(tmp_path: Path, monkeypatch: 
     recipe = recipe_for("digits").with_values({"preset": "resnext_tiny", "device": "cpu", "epochs": 1})
     lines: list[str] = []
     train(recipe.with_values({"images_per_class": 13}), {}, run_name="fast", folder=tmp_path, tell=lines.append)
-    assert lines == ["precision bf16: this CPU computes it fast (AVX512_BF16)"]
+    assert "precision bf16: this CPU computes it fast (AVX512_BF16)" in lines
     run = Run.load("fast", folder=tmp_path)
     assert run.recipe.precision == "bf16"
     machine(monkeypatch, "avx2")
