@@ -24,8 +24,8 @@ _COUNTED_SIDE = 32
 _PEAK_FACTOR = 1.5
 _WORKSPACE_BYTES = 200e6
 
-# Part of a step's bytes that must stay free when the step is tried, because a training fragments its memory. Measured on
-# a CPU under a limit: a training's peak is up to 0.45 of a step above the trial's.
+# Part of a step's bytes that must stay free when the step is tried, because a training fragments its memory. Measured
+# on a CPU under a limit: a training's peak is up to 0.45 of a step above the trial's.
 _SPARE = 0.25
 
 # Part of the available memory that a step may take, and the part up to which a CPU need not try it.
