@@ -35,7 +35,7 @@ _LENGTHS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 
 # Candidates at most, and seconds of the searches for all their schemes.
 _MOST_CANDIDATES = 5
-_ALL_SECONDS = 8.0
+_ALL_SECONDS = 6.0
 
 # A timed step has as many images as autograd keeps this many bytes for, at least this many; timed steps, and the
 # seconds after which timing ends.
