@@ -287,6 +287,10 @@ def test_class_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     page = Page(path.read_text())
     assert all(str(image["src"]).startswith("data:") for image in page.images)
     assert len([name for name in page.ids if re.fullmatch(r"class-\d+", name)]) == len(names)
+    assert page.tags.count("script") == 2
+    data = data_of(path.read_text())
+    assert sorted(data["classes"]) == sorted(names)
+    assert len(data["samples"]) == 12
 
 
 @pytest.mark.parametrize("backend", ["none-such", "module://none.such", "agg", ""])

@@ -25,6 +25,11 @@ function scrolled(svg, label) {
   return make("div", {class: "scroll", role: "region", "aria-label": label}, svg);
 }
 
+/** A drawing with the text below it, and tables beside it where the screen is wide enough. */
+function beside(svg, label, told, ...tables) {
+  return make("div", {class: "beside"}, make("div", {}, scrolled(svg, label), told), make("div", {}, ...tables));
+}
+
 const plural = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 const percent = (share) => `${(100 * share).toFixed(2)}%`;
 

@@ -61,9 +61,9 @@ function confusedTable(one, other) {
   const others = row.filter(([k]) => k !== one), shown = others.slice(0, MOST_CONFUSED);
   if (!total) return make("p", {}, `There is no validation image of ${name}.`);
   if (!shown.length) return make("p", {}, `None of the ${plural(total, "validation image")} of ${name} is taken for another class.`);
-  const more = others.length > shown.length ? `: the first ${shown.length} of ${others.length} classes` : "";
-  return makeTable(`The ${plural(total, "validation image")} of ${name} are most often taken for${more}`,
-    ["class", "images", "%", ...data.schemes.map(({place}) => `shared subNNs, ${place}`)],
+  const more = others.length > shown.length ? `: the most frequent ${shown.length} of ${others.length}` : "";
+  return makeTable(`Wrong answers for the ${plural(total, "validation image")} of ${name}${more}`,
+    ["taken for", "images", "%", ...data.schemes.map(({place}) => `shared subNNs, ${place}`)],
     shown.map(([k, images]) => {
       const button = make("button", {type: "button", class: "pick", "data-class": k, "aria-pressed": String(k === other)},
         data.classes[k]);
@@ -108,6 +108,6 @@ function startPaths() {
       legend(other === null ? [["own", `on the path of ${name}`], ["none", "not on the path"]] : [
         ["own", `on the path of ${name} alone`], ["shared", "on both paths"],
         ["other", `on the path of ${data.classes[other]} alone`], ["none", "on neither"]]),
-      scrolled(svg, label), told, ...(other === null ? [] : [codewordTable(one, other)]), confusedTable(one, other));
+      beside(svg, label, told, ...(other === null ? [] : [codewordTable(one, other)]), confusedTable(one, other)));
   });
 }

@@ -71,9 +71,9 @@ function startSamples() {
     svg.setAttribute("data-image", number);
     const isRight = sample.actual === sample.predicted;
     view.append(legend([["fired", "fired"], ["quiet", "did not fire"],
-      ["blank", `in the codeword of ${actual}${isRight ? "" : ", the true class"}`, ["left"]],
-      ...(isRight ? [] : [["blank", `in the codeword of ${predicted}, the answer`, ["right"]]])]),
-    scrolled(svg, `SubNNs that fired for image ${number}`), told, firedTable(sample));
+      ["quiet", `in the codeword of ${actual}${isRight ? "" : ", the true class"}`, ["left"]],
+      ...(isRight ? [] : [["quiet", `in the codeword of ${predicted}, the answer`, ["right"]]])]),
+    beside(svg, `SubNNs that fired for image ${number}`, told, firedTable(sample)));
     if (!byId("path-view")) return;
     const button = make("button", {type: "button"}, isRight ? `Show the path of ${actual}` : `Compare the paths of ${actual} and ${predicted}`);
     button.addEventListener("click", () => showPaths(sample.actual, isRight ? null : sample.predicted));
