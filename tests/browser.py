@@ -39,12 +39,15 @@ class Tab:
 
     Attributes:
         requests: addresses of everything that was asked for, the page itself included.
+        blocked: addresses among them that the page's policy kept from being asked for.
         problems: errors and messages on the console, uncaught exceptions, and violations of the page's policy.
     """
 
     def __init__(self, browser: Browser, session: str) -> None:
         self.requests: list[str] = []
+        self.blocked: list[str] = []
         self.problems: list[str] = []
+        self._addresses: dict[str, str] = {}
         self._browser, self._session = browser, session
         self._loaded = False
 
@@ -102,6 +105,9 @@ class Tab:
             self._loaded = True
         elif method == "Network.requestWillBeSent":
             self.requests.append(values["request"]["url"])
+            self._addresses[values["requestId"]] = self.requests[-1]
+        elif method == "Network.loadingFailed" and values.get("blockedReason") == "csp":
+            self.blocked.append(self._addresses[values["requestId"]])
         elif method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
             self.problems.append(json.dumps(values))
 
@@ -117,8 +123,11 @@ class Browser:
         self._tabs: dict[str, Tab] = {}
         self._target = ""
 
-    def open(self, page: Path, fragment: str = "", *, size: tuple[int, int] = (1280, 900)) -> Tab:
-        """Open a file in a tab of the given size (`PHONE`: as on a telephone), and close the tab before."""
+    def open(self, page: Path, fragment: str = "", *, size: tuple[int, int] = (1280, 900), scripts: bool = True) -> Tab:
+        """Open a file in a tab of the given size (`PHONE`: as on a telephone), and close the tab before.
+
+        ``scripts=False``: the page's own scripts do not run, as if its reader had forbidden them.
+        """
         if self._target:
             self.call("Target.closeTarget", targetId=self._target)
         self._target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -126,6 +135,7 @@ class Browser:
         tab = self._tabs[session] = Tab(self, session)
         screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
         tab.call("Emulation.setDeviceMetricsOverride", **screen)
+        tab.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         tab.load(page.resolve().as_uri() + fragment)
         return tab
 

@@ -32,8 +32,8 @@ from codedtool.training.subject import NotApplicableError, Subject
 # The parts in the page's order.
 PARTS = (TRAINING, PATHS, SAMPLES, *(row.name for row in CATALOGUE), CLASSES)
 
-# Parts that a reader looks things up in; the other ones are the training and the analyses.
-_LOOKED_UP = (PATHS, SAMPLES, CLASSES)
+# Parts that are neither the training nor an analysis.
+_BESIDE = (PATHS, SAMPLES, CLASSES)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def write_report(
     )
     skipped = [*_grouped(reasons), *unsure, *(reason for part in parts.values() for reason in part.left_out)]
     write_atomically(path, render_page(subject, parts, skipped).encode())
-    shown = tuple(key for key in parts if key not in _LOOKED_UP)
+    shown = tuple(key for key in parts if key not in _BESIDE)
     return Report(path, shown, tuple(dict.fromkeys(skipped)), tuple(reused), tuple(failed))
 
 
@@ -188,7 +188,7 @@ def _made(
 ) -> Part:
     """Compute a part, and write its figures and data to RUN/analysis/, if that can be written to."""
     if key == PATHS:
-        subject.require_coded("the paths of the classes")
+        subject.require_coded("the drawing of the paths")
         return Part(key, details=path_details(subject, subject.outputs(progress)))
     if key == SAMPLES:
         return Part(key, details=sample_details(subject, subject.outputs(progress), progress=progress, **options))

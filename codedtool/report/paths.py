@@ -21,12 +21,7 @@ _MOST_PAIRS = 20
 
 
 def path_details(subject: Subject, outputs: Outputs) -> dict[str, Any]:
-    """The details of the part "paths": the classes that the images of every class are taken for.
-
-    Raises:
-        NotApplicableError: the network has no coded blocks, so its classes have no paths.
-    """
-    subject.require_coded("the paths of the classes")
+    """The details of the part "paths": the classes that the images of every class are taken for."""
     return {"confusion": sparse_rows(count_confusions(outputs, len(subject.classes)).tolist())}
 
 

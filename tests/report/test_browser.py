@@ -369,3 +369,27 @@ def test_a_plain_run_has_sample_images_and_no_paths(chromium: Browser, tmp_path:
     assert tab.run("document.querySelectorAll('svg.network').length") == 0
     assert tab.run("document.querySelectorAll('svg.matrix').length") == 1
     check_quiet(tab)
+
+
+def test_a_script_that_is_not_the_pages_own_does_not_run(chromium: Browser, folder: Path, tmp_path: Path) -> None:
+    text = (folder / "runs" / "coded" / "report.html").read_text()
+    planted = "<script>document.title = 'broken'</script>"
+    planted += "<img src='https://example.org/a.png' onerror='document.title = 1'>"
+    (tmp_path / "page.html").write_text(text.replace("</main>", planted + "</main>"))
+    tab = chromium.open(tmp_path / "page.html", "#class=3")
+    assert tab.run("document.title") == "coded – codedtool report"
+    assert len(marks(tab)) == 4
+    assert len([problem for problem in tab.problems if "Content Security Policy" in problem]) >= 2
+    assert [address for address in tab.requests if address.startswith("http")] == tab.blocked
+    assert tab.blocked == ["https://example.org/a.png"]
+
+
+def test_without_scripts_the_page_has_all_tables_and_figures(chromium: Browser, folder: Path) -> None:
+    tab = chromium.open(folder / "runs" / "coded" / "report.html", "#class=3", scripts=False)
+    assert "The drawing needs JavaScript." in tab.run("document.getElementById('paths').innerText")
+    assert tab.run("document.querySelector('#eval-figures img').checkVisibility()")
+    assert [row[0] for row in rows_of(tab, "Accuracy by class")] == list("0123456789")
+    assert tab.run("document.querySelectorAll('#classes details code').length") == 20
+    assert tab.run("document.querySelectorAll('.samples img').length") == 12
+    assert tab.run("document.querySelectorAll('th button, .samples button:enabled').length") == 0
+    check_quiet(tab)

@@ -21,7 +21,6 @@ from codedtool.report.parts import Part
 from codedtool.report.paths import coded_structure, confused_pairs, path_details, shared_subnns, sparse_rows
 from codedtool.report.rendering import page_script, render_page
 from codedtool.report.samples import NUM_SAMPLES, choose_samples, sample_details
-from codedtool.training.subject import NotApplicableError
 from codedtool.training.torch_runtime import TorchRuntime
 from tests.subjects import (
     DIGITS,
@@ -87,8 +86,9 @@ def test_the_paths_count_the_same_confusions_as_eval(tmp_path: Path) -> None:
 
 def test_a_plain_run_has_no_paths_and_its_samples_have_none(tmp_path: Path) -> None:
     _, plain = tiny_subjects(tmp_path, tiny_coded(), tiny_plain())
-    with pytest.raises(NotApplicableError, match="without schemes"):
-        path_details(plain, plain.outputs())
+    report = write_report(plain, tmp_path / "page.html", only=("paths", "samples"))
+    assert any(reason.startswith("Paths: the drawing of the paths needs coded blocks") for reason in report.skipped)
+    assert 'id="path-view"' not in (tmp_path / "page.html").read_text()
     samples = sample_details(plain, plain.outputs(), seed=0, progress=silent)["samples"]
     assert len(samples) == NUM_SAMPLES
     assert all(one["path"] == [] and one["agreeing"] is None and one["confidence"] is None for one in samples)
