@@ -277,20 +277,6 @@ def test_numbers_are_sorted_by_value_and_empty_cells_come_last(tab: Tab, texts: 
     assert [row[0] for row in rows_of(tab, "made here")][: len(full)] == full[::-1]
 
 
-def test_nothing_is_wider_than_a_telephone(chromium: Browser, folder: Path) -> None:
-    tab = chromium.open(folder / "runs" / "coded" / "report.html", "#class=3&with=8&image=2", size=PHONE)
-    assert tab.run("innerWidth") == PHONE[0]
-    assert tab.run("document.documentElement.scrollWidth") == PHONE[0]
-    tab.run("for (const one of document.querySelectorAll('details')) one.open = true")
-    beyond = (
-        "[...document.querySelectorAll('body *')].filter((one) => !one.closest('.scroll, nav') &&"
-        " one.getBoundingClientRect().right > innerWidth + 0.5).map((one) => one.outerHTML.slice(0, 80))"
-    )
-    assert tab.run(beyond) == []
-    assert tab.run("document.documentElement.scrollWidth") == PHONE[0]
-    check_quiet(tab)
-
-
 def page_of(folder: Path, classes: tuple[str, ...], schemes: dict[str, CodingScheme]) -> Path:
     """The page of a run on noise, without a training."""
     preset = "coded_resnext_tiny" if schemes else "resnext_tiny"
@@ -317,6 +303,28 @@ def page_of_a_thousand_classes(folder: Path, schemes: dict[str, CodingScheme]) -
     page = folder / "page.html"
     page.write_text(render_page(subject, parts | {"classes": Part("classes", details=of_classes)}, []))
     return page
+
+
+LONG = tuple(f"{digit}{'longname' * 6}" for digit in "0123456789")
+
+
+def check_fits_a_telephone(tab: Tab) -> None:
+    """Check that the page is as wide as the screen; tables and drawings scroll in boxes of their own."""
+    assert tab.run("innerWidth") == PHONE[0]
+    tab.run("for (const one of document.querySelectorAll('details')) one.open = true")
+    beyond = (
+        "[...document.querySelectorAll('body *')].filter((one) => !one.closest('.scroll, nav') &&"
+        " one.getBoundingClientRect().right > innerWidth + 0.5).map((one) => one.outerHTML.slice(0, 80))"
+    )
+    assert tab.run(beyond) == []
+    assert tab.run("document.documentElement.scrollWidth") == PHONE[0]
+    check_quiet(tab)
+
+
+def test_nothing_is_wider_than_a_telephone(chromium: Browser, folder: Path, tmp_path: Path) -> None:
+    view = "#class=3&with=8&image=2"
+    check_fits_a_telephone(chromium.open(folder / "runs" / "coded" / "report.html", view, size=PHONE))
+    check_fits_a_telephone(chromium.open(page_of(tmp_path, LONG, tiny_schemes()), view, size=PHONE))
 
 
 def test_hostile_names_are_shown_and_linked_as_they_are(chromium: Browser, tmp_path: Path) -> None:
