@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -49,13 +48,7 @@ def render_page(subject: Subject, parts: Mapping[str, Part], skipped: Sequence[s
         parts: the parts by their names, in the page's order.
         skipped: what was left out, one text each with the reason.
     """
-    environment = Environment(
-        loader=PackageLoader("codedtool.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        finalize=lambda value: readable(value) if type(value) is str else value,
-    )
+    environment = _environment()
     details = {key: part.details for key, part in parts.items()}
     by_class, evaluated = details.get(CLASSES, {}), details.get("eval", {})
     whole = by_class or evaluated
@@ -86,7 +79,7 @@ def render_page(subject: Subject, parts: Mapping[str, Part], skipped: Sequence[s
         version=__version__,
         classes=by_class.get("classes"),
         classifiers=details.get("bc", {}).get("classifiers", {}),
-        style=Markup(_template("page.css")),
+        style=Markup(_source(environment, "page.css")),
         data=Markup(for_script(page_data(subject, details))),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -122,11 +115,24 @@ def page_data(subject: Subject, details: Mapping[str, Mapping[str, Any]]) -> dic
 
 def page_script() -> str:
     """The page's script, which reads its data from the page; it is the same on every page."""
-    return "\n".join(_template(f"scripts/{name}.js") for name in _SCRIPTS)
+    environment = _environment()
+    return "\n".join(_source(environment, f"scripts/{name}.js") for name in _SCRIPTS)
 
 
-def _template(name: str) -> str:
-    return (files("codedtool.report") / "templates" / name).read_text(encoding="utf-8")
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("codedtool.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: readable(value) if type(value) is str else value,
+    )
+
+
+def _source(environment: Environment, name: str) -> str:
+    """The content of a file beside the template, which is no template itself."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
 
 def _svg_uri(svg: str) -> str:
