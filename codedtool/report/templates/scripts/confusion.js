@@ -10,7 +10,7 @@ const shortened = (name) => (name.length > MOST_LETTERS ? `${name.slice(0, MOST_
 function drawConfusion(output) {
   const K = data.classes.length, totals = data.confusion.map((_, k) => takenFor(k).reduce((sum, [, n]) => sum + n, 0));
   const counts = data.confusion.map((_, k) => new Map(takenFor(k)));
-  const isNamed = K <= MOST_NAMES, side = K <= MOST_NUMBERS ? 32 : isNamed ? 18 : 640 / K;
+  const isNamed = K <= MOST_NAMES, side = K <= MOST_NUMBERS ? 27 : isNamed ? 18 : 640 / K;
   const edge = isNamed ? 12 + 7 * Math.max(...data.classes.map((name) => shortened(name).length)) : 0;
   const size = edge + K * side + 2;
   const svg = draw("svg", {viewBox: `0 0 ${size} ${size}`, width: size, height: size, class: isNamed ? "matrix" : "matrix fluid",
