@@ -61,5 +61,19 @@ def figure_bytes(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
         # The .png shows a box for a letter that no installed font has; the .svg, the page and the tables show it.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        _fix_layout(figure)
         figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
     return buffer.getvalue()
+
+
+def _fix_layout(figure: Figure) -> None:
+    """Lay the figure out, and round the places of its axes.
+
+    The solver of the layout does not give the same last digits in every process. Without rounding, the SVG's names of
+    clip paths would differ with them.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = (round(value, 6) for value in axes.get_position(original=True).bounds)
+        axes.set_position((x, y, width, height))

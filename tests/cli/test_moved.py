@@ -85,9 +85,12 @@ def write_classifier(run: Path, left: Path) -> None:
     codedtool("bc", "--run", run, "--class", "dog", "--data", data, "--out", "dog.safetensors", "-q")
 
 
-def test_cost_and_a_classifiers_answers_need_no_data_set(run: Path, left: Path) -> None:
+def test_cost_and_answers_need_no_data_set(run: Path, left: Path) -> None:
+    image = left / "moved" / "val" / "dog" / "0.png"
     write_classifier(run, left)
-    codedtool("predict", left / "moved" / "val" / "dog" / "0.png", "--bc", "dog.safetensors", "-q")
+    codedtool("predict", image, "--bc", "dog.safetensors", "-q")
+    (answer,) = json.loads(codedtool("predict", image, "--run", run, "--json", "-q").stdout)
+    assert 0 < answer["confidence"] < 1, "it comes from the statistics that the training stored with the run"
     codedtool("cost", "--run", run, "-q")
 
 

@@ -20,8 +20,7 @@ from codedtool.errors import InputError
 from codedtool.models import build_network
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
-from codedtool.training.subject import Subject, collect_outputs, opened_run
-from codedtool.training.train import train
+from codedtool.training.subject import Subject, collect_outputs
 from tests.subjects import (
     DIGITS,
     NORMALIZATION,
@@ -59,43 +58,6 @@ def test_pixels_of_image_files_are_those_of_the_evaluation(sizes: list[tuple[int
     assert images.dtype == torch.uint8
     assert torch.equal(images, batch.images)
     assert len(images.unique()) > 10
-
-
-def enlarged_digits(folder: Path, side: int) -> list[Path]:
-    """Files of the validation digits, enlarged from 8x8 pixels."""
-    paths = []
-    for number, pixels in enumerate(load_dataset("digits").val.images):
-        paths.append(folder / f"{number}.png")
-        Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST).save(paths[-1])
-    return paths
-
-
-@pytest.mark.parametrize("side", [24, 50])
-def test_enlarged_validation_images_become_the_pixels_that_were_evaluated(side: int, tmp_path: Path) -> None:
-    val = load_dataset("digits").val
-    paths = enlarged_digits(tmp_path, side)
-
-    def difference(crop_part: float) -> float:
-        found = read_images(paths, 8, crop_part=crop_part).permute(0, 2, 3, 1).double().numpy()
-        return float(np.abs(found - val.images).mean())
-
-    assert difference(choose_crop_part(val, 8)) < 15, "in grey values, 0..255"
-    assert difference(0.875) > 35
-
-
-@pytest.mark.slow
-def test_enlarged_validation_images_are_recognised_as_well(tmp_path: Path) -> None:
-    """The network was trained and evaluated on whole digits of 8x8 pixels: enlarged ones are not cropped either."""
-    recipe = recipe_for("digits").with_values({"epochs": 12, "precision": "fp32", "preset": "coded_resnext_tiny"})
-    result = train(recipe, tiny_schemes(), run_name="digits", folder=tmp_path)
-    with opened_run(result.run) as subject:
-        found = predict(subject, enlarged_digits(tmp_path, 32), evidence=subject.evidence())
-        targets = subject.data.val.targets
-    right = np.array([one.class_name == str(target) for one, target in zip(found, targets, strict=True)])
-    assert result.best_accuracy > 0.9
-    assert right.mean() > result.best_accuracy - 0.05
-    # The confidences that are printed are true of images that did not give them, as far as these can tell.
-    assert np.mean([one.confidence for one in found]) == pytest.approx(right.mean(), abs=0.05)
 
 
 def test_a_run_keeps_its_crop_part(tmp_path: Path) -> None:
