@@ -37,7 +37,8 @@ def report(
         list[str] | None,
         typer.Option(
             "--only",
-            help="Parts of the page to make, as eval,bc: training, classes, or commands; repeat it or use commas.",
+            help="Parts of the page to make, as eval,bc: training, paths, samples, classes, or commands; repeat it or "
+            "use commas.",
             show_default="all",
         ),
     ] = None,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from codedtool.budget import Progress, silent
 from codedtool.data import normalize
@@ -177,9 +178,25 @@ def predict_sample(
     """
     if sample < 1:
         raise InputError(f"`sample` must be at least 1, got {sample}")
-    val = subject.data.val
-    numbers = np.sort(np.random.default_rng(seed).permutation(len(val))[:sample])
-    chosen = val.taking(numbers)
+    numbers = np.sort(np.random.default_rng(seed).permutation(len(subject.data.val))[:sample])
+    return predict_numbers(subject, numbers, evidence=evidence, progress=progress)
+
+
+def predict_numbers(
+    subject: Subject, numbers: NDArray[np.int64], *, evidence: Evidence | None, progress: Progress = silent
+) -> list[Prediction]:
+    """Predict the validation images with the given numbers, in this order; each prediction has the true class.
+
+    Args:
+        subject: a coded or plain run.
+        numbers: (n,) int64 numbers of validation images, from 0.
+        evidence: as for `predict`.
+        progress: where to report the progress.
+
+    Raises:
+        InputError: the data set is missing, or an image cannot be read.
+    """
+    chosen = subject.data.val.taking(numbers)
     if isinstance(chosen.images, tuple):
         found = predict(subject, [Path(file) for file in chosen.images], evidence=evidence)
     else:

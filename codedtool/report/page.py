@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from codedtool import __version__
 from codedtool.analysis.artifacts import artifact_path, write_figure
 from codedtool.analysis.bc import BcResult
 from codedtool.analysis.catalogue import CATALOGUE, SEED, analysis
@@ -24,26 +19,21 @@ from codedtool.budget import Progress, silent
 from codedtool.data import ImageData
 from codedtool.errors import Failure, InputError
 from codedtool.files import FileError, refuse_existing, write_atomically
+from codedtool.report.classes import class_details
 from codedtool.report.figures_training import draw_training
 from codedtool.report.parts import Part, ingredients, part_of, store_part, stored_part
-from codedtool.text import for_script, readable
+from codedtool.report.paths import confused_pairs, path_details, sparse_rows
+from codedtool.report.rendering import CLASSES, PATHS, SAMPLES, TITLES, TRAINING, render_page
+from codedtool.report.samples import sample_details
 from codedtool.training.memory import memory_told
 from codedtool.training.run import Run
-from codedtool.training.subject import NotApplicableError, Outputs, Subject
-
-# For each class, the page names this many classes that it is most often taken for.
-_CONFUSIONS = 3
-
-TRAINING, CLASSES = "training", "classes"
+from codedtool.training.subject import NotApplicableError, Subject
 
 # The parts in the page's order.
-PARTS = (TRAINING, *(row.name for row in CATALOGUE), CLASSES)
+PARTS = (TRAINING, PATHS, SAMPLES, *(row.name for row in CATALOGUE), CLASSES)
 
-_TITLES = {TRAINING: "Training", **{row.name: row.title for row in CATALOGUE}, CLASSES: "Class by class"}
-_TEXTS = {
-    TRAINING: "Accuracy, losses and accuracy of the early decoders after every epoch (metrics.csv).",
-    **{row.name: row.text for row in CATALOGUE},
-}
+# Parts that are neither the training nor an analysis.
+_BESIDE = (PATHS, SAMPLES, CLASSES)
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Report:
 
     Attributes:
         path: file of the page.
-        parts: names of the analyses on the page, and "training".
+        parts: names of the analyses on the page, and "training"; not "paths", "samples" and "classes".
         skipped: the parts that were left out, each with the reason.
         reused: names of the parts that were finished before and not computed again.
         failed: the parts without which the page is not what was asked for: those that ``only`` names, and those that
@@ -155,7 +145,7 @@ def write_report(
             if key == TRAINING:
                 parts[key] = _training(subject.run)
                 continue
-            options = {"seed": seed} if key != CLASSES and SEED in analysis(key).options else {}
+            options = {"seed": seed} if _draws(key) else {}
             made_of = ingredients(subject, data, plain=plain, ood=ood, options=options)
             found = stored_part(subject.run, key, made_of)
             if found is not None:
@@ -166,7 +156,7 @@ def write_report(
                 store_part(subject.run, found, made_of)
             parts[key] = found
         except Exception as error:
-            failure = Failure.of(_TITLES[key], error)
+            failure = Failure.of(TITLES[key], error)
             reasons[key] = failure.reason
             if key in only or not isinstance(error, InputError):
                 failed.append(failure)
@@ -174,9 +164,14 @@ def write_report(
         [f"the images of the parts that are used again were not looked at: {missing}"] if missing and reused else []
     )
     skipped = [*_grouped(reasons), *unsure, *(reason for part in parts.values() for reason in part.left_out)]
-    write_atomically(path, _rendered(subject, parts, skipped).encode())
-    shown = tuple(key for key in parts if key != CLASSES)
+    write_atomically(path, render_page(subject, parts, skipped).encode())
+    shown = tuple(key for key in parts if key not in _BESIDE)
     return Report(path, shown, tuple(dict.fromkeys(skipped)), tuple(reused), tuple(failed))
+
+
+def _draws(key: str) -> bool:
+    """Whether a part depends on the seed."""
+    return key == SAMPLES or (key in {row.name for row in CATALOGUE} and SEED in analysis(key).options)
 
 
 def _fail(message: str) -> NoReturn:
@@ -192,12 +187,21 @@ def _made(
     progress: Progress,
 ) -> Part:
     """Compute a part, and write its figures and data to RUN/analysis/, if that can be written to."""
+    if key == PATHS:
+        subject.require_coded("the drawing of the paths")
+        return Part(key, details=path_details(subject, subject.outputs(progress)))
+    if key == SAMPLES:
+        return Part(key, details=sample_details(subject, subject.outputs(progress), progress=progress, **options))
     if key == CLASSES:
-        return Part(key, details=_class_details(subject, subject.outputs(progress)))
+        return Part(key, details=class_details(subject, subject.outputs(progress)))
     row = analysis(key)
     result = row.run(subject, plain=plain, ood=ood, options=options, progress=progress)
     drawings = row.draw(result)
-    return part_of(key, drawings, save_result(subject.run, result, drawings), result, _details(result))
+    part = part_of(key, drawings, save_result(subject.run, result, drawings), result, _details(result))
+    if isinstance(result, EvalResult):
+        pairs = confused_pairs(subject.classes, result.confusion, subject.run.schemes)
+        part = replace(part, tables=(*part.tables, *pairs))
+    return part
 
 
 def _training(run: Run) -> Part:
@@ -218,59 +222,20 @@ def _grouped(reasons: dict[str, str]) -> list[str]:
     titles: dict[str, list[str]] = {}
     for key in PARTS:
         if key in reasons:
-            titles.setdefault(reasons[key], []).append(_TITLES[key])
+            titles.setdefault(reasons[key], []).append(TITLES[key])
     return [f"{', '.join(names)}: {reason}" for reason, names in titles.items()]
-
-
-def _rendered(subject: Subject, parts: dict[str, Part], skipped: Sequence[str]) -> str:
-    """The text of the page."""
-    environment = Environment(
-        loader=PackageLoader("codedtool.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        finalize=lambda value: readable(value) if type(value) is str else value,
-    )
-    by_class = parts[CLASSES].details if CLASSES in parts else {}
-    evaluated = parts["eval"].details if "eval" in parts else {}
-    whole = by_class or evaluated
-    return environment.get_template("report.html.j2").render(
-        run=subject.run,
-        recipe=subject.recipe,
-        checkpoint=subject.checkpoint,
-        accuracy=whole.get("accuracy"),
-        num_images=whole.get("num_images"),
-        plain_accuracy=evaluated.get("plain_accuracy"),
-        schemes=[(stage, scheme) for stage, scheme in subject.run.schemes.items()],
-        parts=[
-            {
-                "key": key,
-                "title": _TITLES[key],
-                "text": _TEXTS[key],
-                "figures": [(one.alt, _data_uri(one.svg), one.width) for one in part.figures],
-                "tables": part.tables,
-                "lines": part.lines,
-            }
-            for key, part in parts.items()
-            if key != CLASSES
-        ],
-        skipped=skipped,
-        version=__version__,
-        classes=by_class.get("classes"),
-        classifiers=parts["bc"].details.get("classifiers", {}) if "bc" in parts else {},
-        paths=for_script(by_class.get("paths", {"blocks": []})),
-    )
-
-
-def _data_uri(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _details(result: Result) -> dict[str, Any]:
     """The numbers of a result that the page shows elsewhere: in its head, and class by class."""
     if isinstance(result, EvalResult):
         plain = None if result.plain is None else result.plain["accuracy"]
-        return {"accuracy": result.accuracy, "num_images": result.num_images, "plain_accuracy": plain}
+        return {
+            "accuracy": result.accuracy,
+            "num_images": result.num_images,
+            "plain_accuracy": plain,
+            "confusion": sparse_rows(result.confusion),
+        }
     if isinstance(result, BcResult):
         found: dict[str, list[dict[str, Any]]] = {}
         for source in (CODED, FULL):
@@ -280,63 +245,3 @@ def _details(result: Result) -> dict[str, Any]:
                 found.setdefault(str(one.class_index), []).append(row)
         return {"classifiers": found}
     return {}
-
-
-def _class_details(subject: Subject, outputs: Outputs) -> dict[str, Any]:
-    """The part "classes": accuracy of the network, the rows of the classes, and the paths that the page draws."""
-    return {
-        "accuracy": float((outputs.predictions == outputs.targets).double().mean()),
-        "num_images": len(outputs.targets),
-        "classes": _classes(subject, outputs),
-        "paths": _paths(subject, outputs),
-    }
-
-
-def _classes(subject: Subject, outputs: Outputs) -> list[dict[str, Any]]:
-    """For each class: its accuracy, its codewords, and the classes it is most often taken for."""
-    num_classes = len(subject.classes)
-    counts_KK = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    counts_KK.index_put_((outputs.targets, outputs.predictions), torch.ones(1, dtype=torch.int64), accumulate=True)
-    found = []
-    for k, name in enumerate(subject.classes):
-        total = int(counts_KK[k].sum())
-        others = counts_KK[k].clone()
-        others[k] = 0
-        order = others.argsort(descending=True, stable=True)[:_CONFUSIONS].tolist()
-        found.append(
-            {
-                "index": k,
-                "name": name,
-                "num_images": total,
-                "accuracy": percent(float(counts_KK[k, k]) / total if total else None),
-                "confusions": [
-                    {"name": subject.classes[other], "share": percent(float(others[other]) / total)}
-                    for other in order
-                    if others[other] > 0
-                ],
-                "codewords": [
-                    (stage, "".join(map(str, scheme.table[k].tolist())))
-                    for stage, scheme in subject.run.schemes.items()
-                ],
-            }
-        )
-    return found
-
-
-def _paths(subject: Subject, outputs: Outputs) -> dict[str, Any]:
-    """Data of the paths that the page draws: codewords, and mean energies r E(tbar_n) with two decimals."""
-    network, num_classes = subject.network, len(subject.classes)
-    blocks = []
-    images_K1 = torch.bincount(outputs.targets, minlength=num_classes).clamp_min(1)[:, None]
-    for block, energies_nN in zip(network.coded_blocks, outputs.energies, strict=True):
-        scheme = block.scheme
-        sums_KN = torch.zeros(num_classes, scheme.length).index_add_(0, outputs.targets, energies_nN.float())
-        means_KN = sums_KN / images_K1 * float(scheme.ratio)
-        blocks.append(
-            {
-                "name": block.name,
-                "codewords": ["".join(map(str, row)) for row in scheme.table.tolist()],
-                "energies": [[round(value, 2) for value in row] for row in means_KN.tolist()],
-            }
-        )
-    return {"blocks": blocks}

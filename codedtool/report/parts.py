@@ -24,6 +24,9 @@ from codedtool.files import FileError, read_bytes, read_json
 from codedtool.training.run import Run
 from codedtool.training.subject import Subject
 
+# Grows when the content of a part changes, so that parts of an earlier format are made again.
+_FORMAT = 2
+
 # A CSS pixel is 1/96 inch.
 _PIXELS_PER_INCH = 96
 
@@ -111,6 +114,7 @@ def ingredients(
     """
     return {
         "codedtool": __version__,
+        "format": _FORMAT,
         "data": None if data is None else _images_of(data),
         "options": dict(options),
         "ood": None if ood is None else _images_of(ood),

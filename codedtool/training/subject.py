@@ -149,6 +149,13 @@ class Subject:
         Yields:
             (B, 3, H, W) normalized images on the device, and (B,) int64 classes on the CPU.
         """
+        for images_BCHW, targets_B, _ in self.numbered_batches(split, progress, phase, batch_size=batch_size):
+            yield images_BCHW, targets_B
+
+    def numbered_batches(
+        self, split: Split, progress: Progress, phase: str, *, batch_size: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Batches as `batches` yields them, each with the (B,) int64 numbers of its images in the split, on the CPU."""
         seen, reported = 0, 0.0
         batches = eval_batches(
             split,
@@ -158,9 +165,9 @@ class Subject:
             num_workers=self.runtime.num_workers,
             pin_memory=self.runtime.pin_memory,
         )
-        for images, targets, _ in batches:
+        for images, targets, numbers in batches:
             if len(targets):
-                yield normalize(self.runtime.put(images), self.run.normalization), targets
+                yield normalize(self.runtime.put(images), self.run.normalization), targets, numbers
                 self.runtime.mark()
             seen += len(targets)
             if time.monotonic() - reported > _REPORT_SECONDS:
@@ -214,12 +221,14 @@ class Outputs:
         targets: (n,) int64 true classes.
         energies: for every coded block, (n, N) float32 energies E(tbar_n) (eq. 3).
         decoded: (n, L) int64 classes that the early decoders predict.
+        numbers: (n,) int64 numbers of the images in their split, without those that could not be read; None: unknown.
     """
 
     logits: torch.Tensor
     targets: torch.Tensor
     energies: tuple[torch.Tensor, ...]
     decoded: torch.Tensor
+    numbers: torch.Tensor | None = None
 
     @property
     def predictions(self) -> torch.Tensor:
@@ -240,11 +249,13 @@ def collect_outputs(
     targets: list[torch.Tensor] = []
     energies: list[tuple[torch.Tensor, ...]] = []
     decoded: list[torch.Tensor] = []
-    for images, targets_B in subject.batches(split, progress, phase):
+    numbers: list[torch.Tensor] = []
+    for images, targets_B, numbers_B in subject.numbered_batches(split, progress, phase):
         with subject.runtime.autocast():
             output = subject.network(images)
         logits.append(output.logits.float().cpu())
         targets.append(targets_B)
+        numbers.append(numbers_B)
         energies.append(tuple(values_BN.cpu() for values_BN in output.energies))
         classes = subject.network.decode(output.energies)
         decoded.append(torch.stack(classes, dim=1).cpu() if classes else torch.empty(len(targets_B), 0).long())
@@ -255,6 +266,7 @@ def collect_outputs(
         torch.cat(targets),
         tuple(torch.cat(values) for values in zip(*energies, strict=True)),
         torch.cat(decoded),
+        torch.cat(numbers),
     )
 
 

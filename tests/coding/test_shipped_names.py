@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,9 @@ def test_a_wheel_outside_the_clone_has_the_schemes(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", "-w", str(tmp_path)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    templates = ROOT / "codedtool" / "report" / "templates"
+    assert {path.relative_to(ROOT).as_posix() for path in templates.rglob("*.*")} <= packed
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
     listed = program(tmp_path, "schemes", "--json", "--quiet", PYTHONPATH=str(site))

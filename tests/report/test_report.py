@@ -61,6 +61,14 @@ class Page(HTMLParser):
             self.loaded.append(str(values["href"]))
 
 
+def data_of(text: str) -> dict[str, Any]:
+    """The data that the page's script draws."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
 def test_page_loads_nothing_and_every_link_has_its_target(folder: Path) -> None:
     text = (folder / "runs" / "coded" / "report.html").read_text()
     page = Page(text)
@@ -78,7 +86,8 @@ def test_every_figure_is_in_the_page_with_a_description(folder: Path) -> None:
     page = Page((folder / "runs" / "coded" / "report.html").read_text())
     analysis = folder / "runs" / "coded" / "analysis"
     drawn = {path.read_bytes() for path in analysis.glob("*.svg")}
-    shown = {base64.b64decode(str(image["src"]).split(",")[1]) for image in page.images}
+    figures = [str(image["src"]) for image in page.images if str(image["src"]).startswith("data:image/svg")]
+    shown = {base64.b64decode(address.split(",")[1]) for address in figures}
     assert len(drawn) >= 9
     assert shown == drawn
     assert all(image["alt"] for image in page.images)
@@ -91,15 +100,15 @@ def test_page_has_every_class_with_its_path_and_mean_energies(folder: Path) -> N
     text = (folder / "runs" / "coded" / "report.html").read_text()
     page = Page(text)
     assert [f"class-{k}" for k in range(10)] == [name for name in page.ids if re.fullmatch(r"class-\d+", name)]
-    found = re.search(r'<script type="application/json" id="paths">(.*?)</script>', text, re.DOTALL)
-    assert found is not None
-    paths: dict[str, Any] = json.loads(found[1])
-    assert [block["name"] for block in paths["blocks"]] == ["s2.1", "s2.2", "s3.1", "s3.2"]
-    for block in paths["blocks"]:
-        scheme = CodingScheme.load(SCHEMES / f"c10_{'5of10' if block['name'].startswith('s2') else '3of10'}.npy")
-        assert block["codewords"] == ["".join(map(str, row)) for row in scheme.table.tolist()]
-        # r E(tbar_n) sums to r N = N_act for every image, and so for their mean; entries have two digits.
-        sums = np.array(block["energies"]).sum(axis=1)
+    data = data_of(text)
+    assert [block["name"] for block in data["blocks"]] == ["s2.1", "s2.2", "s3.1", "s3.2"]
+    for block, energies in zip(data["blocks"], data["energies"], strict=True):
+        stage, codewords = data["schemes"][block["scheme"]].values()
+        assert block["name"].startswith(f"{stage}.")
+        scheme = CodingScheme.load(SCHEMES / f"c10_{'5of10' if stage == 's2' else '3of10'}.npy")
+        assert codewords == ["".join(map(str, row)) for row in scheme.table.tolist()]
+        # r E(tbar_n) sums to r N = N_act for every image, and so for their mean; entries are hundredths.
+        sums = np.array(energies).sum(axis=1) / 100
         np.testing.assert_allclose(sums, scheme.act, atol=0.005 * scheme.length + 1e-6)
 
 
@@ -128,7 +137,7 @@ def test_the_plain_networks_accuracy_stands_beside_the_coded_ones(folder: Path) 
     assert f"<b>{100 * evaluated['plain']['accuracy']:.2f}%</b>accuracy of the plain network" in text
 
 
-FINISHED = [*(row.name for row in CATALOGUE if "ood" not in row.needs), "classes"]
+FINISHED = ["paths", "samples", *(row.name for row in CATALOGUE if "ood" not in row.needs), "classes"]
 
 
 def again(folder: Path, *flags: str) -> tuple[int, dict[str, Any]]:
@@ -278,6 +287,10 @@ def test_class_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     page = Page(path.read_text())
     assert all(str(image["src"]).startswith("data:") for image in page.images)
     assert len([name for name in page.ids if re.fullmatch(r"class-\d+", name)]) == len(names)
+    assert page.tags.count("script") == 2
+    data = data_of(path.read_text())
+    assert sorted(data["classes"]) == sorted(names)
+    assert len(data["samples"]) == 12
 
 
 @pytest.mark.parametrize("backend", ["none-such", "module://none.such", "agg", ""])
