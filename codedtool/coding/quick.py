@@ -9,7 +9,7 @@ from codedtool.budget import Budget, Work
 from codedtool.coding.problem import Problem
 from codedtool.coding.result import SearchInterrupted
 from codedtool.coding.scheme import CodingScheme
-from codedtool.coding.search import Method, find_scheme
+from codedtool.coding.search import find_scheme
 from codedtool.coding.shipped import shipped_names
 from codedtool.coding.solvers.sampler import sample_words
 from codedtool.errors import CodedtoolError
@@ -61,14 +61,14 @@ def quick_scheme(
 
 def _at_distance(problem: Problem, budget: Budget) -> CodingScheme | None:
     """K codewords at the problem's distance if one of the quick methods finds them in time."""
+    budget = budget.share(_SEARCH_SHARE)
     if problem.num_words > _MOST_ENUMERATED:
-        sample = sample_words(problem, Work(budget=budget.share(_SEARCH_SHARE)))
-        if len(sample.words) == problem.num_classes:
-            return CodingScheme.from_words(sample.words, problem.length)
-        method: Method = "orbits"
-    else:
-        method = "lexicode"
+        # The orbits of groups would find a little more here, but their kernels take ten seconds to compile.
+        sample = sample_words(problem, Work(budget=budget))
+        if len(sample.words) < problem.num_classes:
+            return None
+        return CodingScheme.from_words(sample.words, problem.length)
     figures = (problem.num_classes, problem.length, problem.act, problem.min_distance)
     with suppress(CodedtoolError, SearchInterrupted):
-        return find_scheme(*figures, method=method, refine="none", budget=budget.share(_SEARCH_SHARE)).scheme
+        return find_scheme(*figures, method="lexicode", refine="none", budget=budget).scheme
     return None
