@@ -157,14 +157,43 @@ class CheckpointStore:
             raise InputError(f"{self.folder}: there is no {which} checkpoint (there is: {has})")
         files = (_WEIGHTS,) if weights_only else (_WEIGHTS, _STATE)
         try:
+            if not weights_only and _STATE not in self._expected(index[which]):
+                raise InputError(
+                    f"checkpoint {self.folder / index[which]} has no state to continue a training from: its run is a "
+                    "light copy; begin a new run with its weights by `init`"
+                )
             content = self._read(index[which], files)
             weights, metadata = from_safetensors(content[_WEIGHTS])
             state = {} if weights_only else _read_state(content[_STATE])
-        except (_DamagedError, InputError) as error:
+        except (_DamagedError, FileError) as error:
             raise InputError(
                 f"checkpoint {self.folder / index[which]} is damaged: {error}; {self._offer(index, which)}"
             ) from None
         return Checkpoint(name=index[which], weights=weights, metadata=metadata, state=state)
+
+    def copy_weights(self, which: Which, folder: Path) -> str:
+        """Copy a checkpoint without the state of its training; it is the last and the best one in ``folder``.
+
+        Args:
+            which: last, previous or best.
+            folder: the new folder of checkpoints, which is made.
+
+        Returns:
+            The checkpoint's name.
+
+        Raises:
+            InputError: the checkpoint is missing or damaged, or writing failed.
+        """
+        name = self.load(which, weights_only=True).name
+        files = tuple(file for file in self._expected(name) if file != _STATE)
+        try:
+            content = self._read(name, files)
+        except _DamagedError as error:
+            raise InputError(f"checkpoint {self.folder / name} is damaged: {error}; restore it") from None
+        for file, data in (content | {_MANIFEST: _manifest(content)}).items():
+            write_atomically(folder / name / file, data)
+        write_atomically(folder / _INDEX, (json.dumps({"last": name, "best": name}, indent=2) + "\n").encode())
+        return name
 
     def attached(self, name: str, file: str) -> bytes | None:
         """The content of a further file of checkpoint ``name`` (see `save`); None if it has none, or a damaged one."""
@@ -196,14 +225,7 @@ class CheckpointStore:
             buffer = io.BytesIO()
             torch.save(_to_cpu(state), buffer)
             content = {_WEIGHTS: to_safetensors(weights, metadata), _STATE: buffer.getvalue(), **attached}
-            manifest = {
-                "format": _FORMAT,
-                "files": {
-                    file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                    for file, data in content.items()
-                },
-            }
-            content[_MANIFEST] = (json.dumps(manifest, indent=2) + "\n").encode()
+            content[_MANIFEST] = _manifest(content)
             for file, data in content.items():
                 write_through(temporary / file, data)
             flush_folder(temporary)
@@ -224,18 +246,12 @@ class CheckpointStore:
 
     def _read(self, name: str, files: tuple[str, ...]) -> dict[str, bytes]:
         """Read files of a checkpoint; raises _DamagedError if they differ from the manifest."""
-        folder = self.folder / name
-        try:
-            manifest = read_json(folder / _MANIFEST)
-            expected = {file: (manifest["files"][file]["bytes"], manifest["files"][file]["sha256"]) for file in files}
-            version = manifest["format"]
-        except (FileError, KeyError, TypeError) as error:
-            raise _DamagedError(f"{_MANIFEST} cannot be read ({error})") from None
-        if version != _FORMAT:
-            raise _DamagedError(f"it has format {version!r}, this codedtool reads format {_FORMAT}")
+        expected = self._expected(name)
         content = {}
         for file in files:
-            data = read_bytes(folder / file)
+            if file not in expected:
+                raise _DamagedError(f"{_MANIFEST} cannot be read ({file!r})")
+            data = read_bytes(self.folder / name / file)
             size, sha256 = expected[file]
             if len(data) != size:
                 raise _DamagedError(f"{file} has {len(data)} bytes instead of {size}")
@@ -243,6 +259,18 @@ class CheckpointStore:
                 raise _DamagedError(f"the SHA-256 of {file} is not the one it was saved with")
             content[file] = data
         return content
+
+    def _expected(self, name: str) -> dict[str, tuple[int, str]]:
+        """Size and SHA-256 of a checkpoint's files, by the manifest; raises _DamagedError if it cannot be read."""
+        try:
+            manifest = read_json(self.folder / name / _MANIFEST)
+            expected = {file: (entry["bytes"], entry["sha256"]) for file, entry in manifest["files"].items()}
+            version = manifest["format"]
+        except (FileError, KeyError, TypeError, AttributeError) as error:
+            raise _DamagedError(f"{_MANIFEST} cannot be read ({error})") from None
+        if version != _FORMAT:
+            raise _DamagedError(f"it has format {version!r}, this codedtool reads format {_FORMAT}")
+        return expected
 
     def _offer(self, index: dict[str, str], damaged: Which) -> str:
         """Name an intact checkpoint that can be used instead of the damaged one."""
@@ -274,6 +302,12 @@ class CheckpointStore:
 
 class _DamagedError(Exception):
     """A checkpoint's files are damaged; the message says how."""
+
+
+def _manifest(content: Mapping[str, bytes]) -> bytes:
+    """The manifest of a checkpoint's files."""
+    files = {file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for file, data in content.items()}
+    return (json.dumps({"format": _FORMAT, "files": files}, indent=2) + "\n").encode()
 
 
 def _to_cpu(value: Any) -> Any:
