@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import settings
 
 from codedtool.coding.scheme import CodingScheme
 from tests.runs import trained as trained
+
+# A shell that starts the tests in the background lets them, and the commands that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The first example pays for imports and compilers, and machines are noisy: no test asserts a time.
 settings.register_profile("codedtool", deadline=None)

@@ -18,7 +18,17 @@ from codedtool.budget import Progress
 from codedtool.data.augmentation import Normalization
 from codedtool.data.split import ImageData, Split
 from codedtool.errors import InputError
-from codedtool.files import absolute, is_file, make_folder, opened, remove, rename, temporary_beside
+from codedtool.files import (
+    FileError,
+    absolute,
+    is_file,
+    make_folder,
+    opened,
+    remove,
+    rename,
+    temporary_beside,
+    write_atomically,
+)
 
 _SETS: dict[str, tuple[type[CIFAR10], Normalization]] = {
     "cifar10": (CIFAR10, Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))),
@@ -56,14 +66,32 @@ def load_cifar(name: str, *, data_dir: Path, download: bool, progress: Progress)
         _fetch(source, archive, progress)
     progress(f"unpacking {archive}", 0, None)
     try:
-        with tarfile.open(archive) as stream:
-            stream.extractall(data_dir, filter="data")
-    except (OSError, tarfile.TarError) as error:
+        _unpack(archive, data_dir)
+    except (OSError, EOFError, tarfile.TarError, FileError) as error:
         raise InputError(f"cannot unpack {archive} into {absolute(data_dir)}: {error}") from None
     data = _read(source, name, data_dir, normalization)
     if data is None:
         raise InputError(f"{archive} does not contain {name}: remove it and the folder {source.base_folder}")
     return data
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Write the ordinary files of an archive into a folder. Links and devices in it are left out.
+
+    The filters of `tarfile` do this from Python 3.11.4 on only.
+
+    Raises:
+        tarfile.TarError: the archive is damaged, or a member's name leads out of the folder.
+    """
+    root = folder.resolve()
+    with tarfile.open(archive) as stream:
+        for member in stream:
+            content = stream.extractfile(member) if member.isfile() else None
+            if content is None:
+                continue
+            if not (folder / member.name).resolve().is_relative_to(root):
+                raise tarfile.TarError(f"{member.name!r} would be written outside of the folder")
+            write_atomically(folder / member.name, content.read())
 
 
 def _read(source: type[CIFAR10], name: str, data_dir: Path, normalization: Normalization) -> ImageData | None:
