@@ -165,6 +165,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest()
 
 
+def total_bytes(folder: Path) -> int:
+    """Size of all files below a folder, in bytes.
+
+    Raises:
+        FileError: the folder cannot be listed.
+    """
+    with _told(f"{folder}: cannot be listed"):
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise InputError if ``path`` is a folder or device, or if it exists and ``force`` is off."""
     mode = _mode(path)

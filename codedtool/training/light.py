@@ -19,6 +19,7 @@ from codedtool.files import (
     remove_empty,
     rename,
     temporary_beside,
+    total_bytes,
     write_atomically,
 )
 from codedtool.training.checkpoint import Which
@@ -84,7 +85,7 @@ def light_copy(run: Run, path: Path | None = None, *, checkpoint: Which = "best"
         for file in [file for file in files if exists(file)] + listed(run.path / "schemes"):
             write_atomically(temporary / file.relative_to(run.path), read_bytes(file))
         name = run.checkpoints.copy_weights(checkpoint, temporary / "checkpoints")
-        size = sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file())
+        size = total_bytes(temporary)
         remove(path)
         rename(temporary, path)
     except FileError as error:
