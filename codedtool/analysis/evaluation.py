@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,16 +186,7 @@ def evaluate(subject: Subject, *, plain: Subject | None = None, progress: Progre
         targets.append(targets_B.cpu())
 
     start = time.monotonic()
-    means = evaluation.evaluate(
-        subject.network,
-        images,
-        subject.run.normalization,
-        subject.recipe,
-        subject.runtime,
-        crop_part=subject.run.crop_part,
-        progress=progress,
-        see=keep,
-    )
+    means = _means(subject, images, progress, keep)
     if not means["num_images"]:
         raise InputError(f"{subject.data.name} has no validation image that can be read")
     targets_n, ranked_n6 = torch.cat(targets), torch.cat(ranked)
@@ -216,17 +208,28 @@ def evaluate(subject: Subject, *, plain: Subject | None = None, progress: Progre
     )
 
 
+def _means(
+    subject: Subject,
+    images: Split,
+    progress: Progress,
+    see: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run's network on ``images``; ``see`` and the result are those of `codedtool.training.evaluation`."""
+    return evaluation.evaluate(
+        subject.network,
+        images,
+        subject.run.normalization,
+        subject.recipe,
+        subject.runtime,
+        crop_part=subject.run.crop_part,
+        progress=progress,
+        see=see,
+    )
+
+
 def _plain(plain: Subject, images: Split, progress: Progress) -> dict[str, Any]:
     """Evaluate the plain control; returns `EvalResult.plain`."""
-    means = evaluation.evaluate(
-        plain.network,
-        images,
-        plain.run.normalization,
-        plain.recipe,
-        plain.runtime,
-        crop_part=plain.run.crop_part,
-        progress=progress,
-    )
+    means = _means(plain, images, progress)
     return {
         "run": str(plain.run.path),
         "preset": plain.recipe.preset,

@@ -156,20 +156,21 @@ class CheckpointStore:
             has = ", ".join(index) or "none"
             raise InputError(f"{self.folder}: there is no {which} checkpoint (there is: {has})")
         files = (_WEIGHTS,) if weights_only else (_WEIGHTS, _STATE)
+        name = index[which]
         try:
-            if not weights_only and _STATE not in self._expected(index[which]):
-                raise InputError(
-                    f"checkpoint {self.folder / index[which]} has no state to continue a training from: its run is a "
-                    "light copy; begin a new run with its weights by `init`"
-                )
-            content = self._read(index[which], files)
-            weights, metadata = from_safetensors(content[_WEIGHTS])
-            state = {} if weights_only else _read_state(content[_STATE])
-        except (_DamagedError, FileError) as error:
+            if weights_only or _STATE in self._expected(name):
+                content = self._read(name, files)
+                weights, metadata = from_safetensors(content[_WEIGHTS])
+                state = {} if weights_only else _read_state(content[_STATE])
+                return Checkpoint(name=name, weights=weights, metadata=metadata, state=state)
+        except (_DamagedError, InputError) as error:
             raise InputError(
-                f"checkpoint {self.folder / index[which]} is damaged: {error}; {self._offer(index, which)}"
+                f"checkpoint {self.folder / name} is damaged: {error}; {self._offer(index, which)}"
             ) from None
-        return Checkpoint(name=index[which], weights=weights, metadata=metadata, state=state)
+        raise InputError(
+            f"checkpoint {self.folder / name} has no state to continue a training from: its run is a light copy; "
+            "begin a new run with its weights by `init`"
+        )
 
     def copy_weights(self, which: Which, folder: Path) -> str:
         """Copy a checkpoint without the state of its training; it is the last and the best one in ``folder``.

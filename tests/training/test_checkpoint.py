@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -90,6 +92,16 @@ def test_a_full_disk_loses_nothing(store: CheckpointStore, call: int, monkeypatc
     assert torch.equal(store.load("last").weights["w"], weights(3)["w"])
     store.save("e4", weights(4), STATE, metadata={}, best=True)
     assert store.index() == {"last": "e4", "previous": "e3", "best": "e4"}
+
+
+def test_weights_that_are_none_are_told_with_their_checkpoint_though_the_manifest_fits(store: CheckpointStore) -> None:
+    path, manifest = store.folder / "e3" / "weights.safetensors", store.folder / "e3" / "manifest.json"
+    path.write_bytes(b"no weights")
+    document = json.loads(manifest.read_text())
+    document["files"][path.name] = {"bytes": 10, "sha256": hashlib.sha256(b"no weights").hexdigest()}
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"checkpoint .*e3 is damaged: no intact safetensors file .*use `checkpoint`"):
+        store.load("last")
 
 
 def save_for_ever(folder: Path, promises: Connection) -> None:
