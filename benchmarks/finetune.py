@@ -1,7 +1,7 @@
 """Coded from a plain network's weights against coded from nothing, on CIFAR-10's images.
 
     python -m benchmarks.finetune
-    python -m benchmarks.finetune --data folder:PATH --epochs 16 --preset resnext20_10x8d
+    python -m benchmarks.finetune --data folder:PATH --epochs 16 --preset resnext17_10x8d
 
 A plain network trains first. Then coded networks train from its weights (``train --init``) and from nothing, each for
 as many epochs and for a quarter of them. Every step is one codedtool command, printed before it runs; runs go to

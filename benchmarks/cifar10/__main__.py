@@ -6,7 +6,8 @@
 Every step is one codedtool command, printed before it runs, so each can be run by hand. Run it from the repository's
 root; runs go to runs/, and the same command goes on where it was stopped. Without --data the images are
 torchvision's CIFAR-10, which is fetched on first use; --data folder:PATH and --ood folder:PATH take images that are
-there already. The results page is written at the end: results-SCALE.md and .json, and figures.
+there already. After every seed the results are written to --out: results-SCALE.json, which keeps the figures of every
+seed, and the page results-SCALE.md. A seed that the file has already is not trained again, on whatever machine it was.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.cifar10.results import collect, write_page
+from benchmarks.cifar10.figures import seed_figures
+from benchmarks.cifar10.results import read_seeds, write_results
 from benchmarks.commands import analyse, train
-from codedtool.training.run import Run
+from codedtool.training.run import DEFAULT_FOLDER, Run
 
-HERE = Path(__file__).parent
-PRESETS = {"cpu": "resnext23_10x3d", "gpu": "resnext29_10x11d"}
+PRESETS = {"cpu": "resnext17_10x8d", "gpu": "resnext29_10x11d"}
+# The paper's recipe on a GPU, and one that two CPU cores finish in an hour.
+RECIPES = {"cpu": ["--recipe", "cifar10-cpu"], "gpu": ["--recipe", "cifar10", "--precision", "bf16"]}
 
 
 def main() -> None:
@@ -27,46 +30,34 @@ def main() -> None:
     parser.add_argument("--scale", choices=PRESETS, required=True)
     parser.add_argument("--data", default="cifar10", help="cifar10 or folder:PATH")
     parser.add_argument("--ood", default="cifar100", help="cifar100, or folder:PATH with val/")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--epochs", type=int, help="shorter than the scale's recipe, for both networks")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the results page")
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of the results")
     options = parser.parse_args()
-    pairs = []
+    seeds = read_seeds(options.scale, options.out)
     for seed in range(options.seeds):
+        if seed in (known["seed"] for known in seeds):
+            print(f"seed {seed}: its figures are in {options.out}")
+            continue
         names = {kind: f"cifar10-{options.scale}-{kind}-{seed}" for kind in ("coded", "plain")}
         coded, plain = (_train(kind, name, seed, options) for kind, name in names.items())
-        _analyse(coded, plain, options, whole=seed == 0)
-        pairs.append((coded, plain))
-    write_page(collect(options.scale, pairs), options.out)
-
-
-def _analyse(coded: Run, plain: Run, options: argparse.Namespace, *, whole: bool) -> None:
-    """What the tables need; with ``whole`` everything, as two pages."""
-    against_plain = ["--compare", str(plain.path), "--ood", options.ood]
-    of_coded: dict[str, list[str]] = {
-        "bc": against_plain,
-        # The block of figure 2a.
-        "specialize": ["--block", "s2.3"],
-        "decode": [],
-        "calibration": [],
-    }
-    steps = [("calibration", plain, "calibrate", [])]
-    steps += [(file, coded, "calibrate" if file == "calibration" else file, more) for file, more in of_coded.items()]
-    if whole:
-        steps = [("../report.html", plain, "report", []), ("../report.html", coded, "report", against_plain)]
-    for file, run, verb, more in steps:
-        analyse(run, verb, *more, device=options.device, file=file if "." in file else f"{file}.json")
+        analyse(plain, "calibrate", device=options.device, file="calibration.json")
+        against = ["--compare", str(plain.path), "--ood", options.ood]
+        analyse(coded, "report", *against, device=options.device, file="../report.html")
+        seeds.append(seed_figures(coded, plain))
+        write_results(options.scale, seeds, options.out)
+    print(write_results(options.scale, seeds, options.out), end="")
 
 
 def _train(kind: str, name: str, seed: int, options: argparse.Namespace) -> Run:
     preset = PRESETS[options.scale]
     network = ["--preset", preset]
     if kind == "coded":
-        network = ["--preset", f"coded_{preset}", "--scheme", "schemes/c10_5of10.npy", "--mu", "6"]
+        network = ["--preset", f"coded_{preset}", "--scheme", "schemes/c10_5of10.npy"]
     epochs = [] if options.epochs is None else ["--epochs", str(options.epochs)]
-    config = ["--config", f"benchmarks/cifar10/{options.scale}.toml", "--data", options.data]
-    return train(name, *network, *config, *epochs, "--seed", str(seed), "--device", options.device)
+    recipe = [*RECIPES[options.scale], *epochs, "--data", options.data, "--seed", str(seed)]
+    return train(name, *network, *recipe, "--device", options.device)
 
 
 if __name__ == "__main__":

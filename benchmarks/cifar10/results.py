@@ -1,22 +1,16 @@
-"""What the runs of one scale gave, gathered from their files and set beside the paper's figures."""
+"""The results of one scale: the figures of every seed, and the page that sets them beside the paper's."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
 
-from benchmarks.commands import read_document
-from benchmarks.machine import describe_machine
-from codedtool.analysis.artifacts import artifact_path
-from codedtool.files import write_atomically
-from codedtool.training.run import Run
-
-# Pictures of the first coded run that the page shows.
-FIGURES = ("bc", "specialize", "decode", "calibration")
+from benchmarks.cifar10.claims import Seed, claims, percent
+from codedtool.errors import InputError
+from codedtool.files import read_json, write_atomically
+from codedtool.training.recipe import settings
 
 # Sections 4.2 to 4.4, appendix C and table 2, on CIFAR-10; per cent.
 PAPER_ACCURACY = {"coded": 94.41, "plain": 93.66}
@@ -29,55 +23,95 @@ PAPER_CALIBRATION = {
     (0.5, "h_aug"): (0.80, 23.64),
 }
 
+# Values that may differ between the seeds of one page.
+_MAY_DIFFER = {key for key, setting in settings().items() if not setting.decides_result} | {"seed"}
 
-def collect(scale: str, pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any]:
-    """Everything that the page says, plain types; ``pairs`` has the coded and the plain run of every seed."""
-    coded, plain = ([pair[number] for pair in pairs] for number in (0, 1))
-    recipe = coded[0].recipe
-    return {
-        "scale": scale,
-        "machine": describe_machine("torch"),
-        # Where the images lie is nobody else's business.
-        "recipe": {key: value for key, value in recipe.to_json().items() if key not in ("data", "data_dir")},
-        "seeds": [run.recipe.seed for run in coded],
-        "accuracy": {"coded": _last(coded, "val_accuracy"), "plain": _last(plain, "val_accuracy")},
-        "classifiers": _classifiers(coded),
-        "worst": _worst(coded),
-        "decoders": _decoders(coded),
-        "agreement": _agreement(coded),
-        "specialization": _specialization(coded),
-        "calibration": {"coded": _calibration(coded), "plain": _calibration(plain)},
-        "figures": {name: str(artifact_path(coded[0], f"{name}.png")) for name in FIGURES},
+
+def results_file(scale: str, folder: Path) -> Path:
+    """The file that keeps the figures of every seed."""
+    return folder / f"results-{scale}.json"
+
+
+def read_seeds(scale: str, folder: Path) -> list[Seed]:
+    """The figures of the seeds that earlier calls finished; none where there is no file."""
+    file = results_file(scale, folder)
+    seeds: list[Seed] = read_json(file)["seeds"] if file.exists() else []
+    return seeds
+
+
+def write_results(scale: str, seeds: Sequence[Seed], folder: Path) -> str:
+    """Write results-SCALE.json and .md.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: the seeds were not trained with one recipe.
+    """
+    seeds = sorted(seeds, key=lambda seed: int(seed["seed"]))
+    for seed in seeds[1:]:
+        _check_same_recipe(seeds[0], seed)
+    document = {"scale": scale, "seeds": seeds}
+    write_atomically(results_file(scale, folder), (json.dumps(document, indent=1) + "\n").encode())
+    page = "\n".join(_page(scale, seeds)) + "\n"
+    write_atomically(folder / f"results-{scale}.md", page.encode())
+    return page
+
+
+def _check_same_recipe(first: Seed, other: Seed) -> None:
+    different = {
+        key
+        for kind, recipe in first["recipes"].items()
+        for key, value in recipe.items()
+        if key not in _MAY_DIFFER and other["recipes"][kind].get(key) != value
     }
+    if different:
+        raise InputError(
+            f"seed {other['seed']} was trained with other values of {', '.join(sorted(different))} than seed "
+            f"{first['seed']}: give the results another folder"
+        )
 
 
-def write_page(results: dict[str, Any], folder: Path) -> None:
-    """results-SCALE.json and .md and the figures."""
-    scale = results["scale"]
-    for name, source in results.pop("figures").items():
-        shutil.copyfile(source, folder / f"{scale}-{name}.png")
-    write_atomically(folder / f"results-{scale}.json", (json.dumps(results, indent=1) + "\n").encode())
-    text = "\n".join(_page(results))
-    write_atomically(folder / f"results-{scale}.md", f"{text}\n".encode())
-    print(text)
-
-
-def _page(results: dict[str, Any]) -> Iterable[str]:
-    recipe, scale = results["recipe"], results["scale"]
+def _page(scale: str, seeds: Sequence[Seed]) -> Iterable[str]:
+    recipe = seeds[0]["recipes"]["coded"]
     images = f"{recipe['images_per_class']} images per class" if recipe["images_per_class"] else "all images"
     yield f"# CIFAR-10 at scale {scale}\n"
-    yield f"{results['machine']}.\n"
+    yield f"{'; '.join(dict.fromkeys(seed['machine'] for seed in seeds))}.\n"
     yield (
         f"`{recipe['preset']}` and its plain control, {recipe['epochs']} epochs of {images}, batch "
-        f"{recipe['batch_size']}, {len(results['seeds'])} seeds: means and sample standard deviations, %. All 10,000 "
-        "validation images, the last checkpoint. The paper: `coded_resnext29_10x11d`, 300 epochs of all images.\n"
+        f"{recipe['batch_size']}, {recipe['precision']}, {_count(len(seeds), 'seed')}: means and sample standard "
+        "deviations, %. All 10,000 validation images, the last checkpoint. The paper: `coded_resnext29_10x11d`, 300 "
+        "epochs of all images.\n"
     )
-    accuracy = results["accuracy"]
-    yield "| | coded | plain | paper, coded | paper, plain |\n|---|---|---|---|---|"
+    yield "## What the paper claims\n"
     yield (
-        f"| accuracy | {_percent(accuracy['coded'])} | {_percent(accuracy['plain'])} "
-        f"| {PAPER_ACCURACY['coded']} | {PAPER_ACCURACY['plain']} |"
+        "A claim is decided where the mean of what every seed says is more than a sample standard deviation from zero; "
+        "one seed decides nothing.\n"
     )
+    yield "| claim | here | verdict |\n|---|---|---|"
+    for claim in claims(seeds):
+        yield f"| {claim.text} | {claim.figures} | {claim.verdict} |"
+    yield from _accuracy(seeds)
+    yield from _classifiers(seeds)
+    yield from _decoders(seeds)
+    yield from _specialization(seeds)
+    yield from _activations(seeds)
+    yield from _calibration(seeds)
+    yield from _ood(seeds)
+
+
+def _accuracy(seeds: Sequence[Seed]) -> Iterable[str]:
+    yield "\n## Accuracy (table 2)\n"
+    yield "| | coded | plain | paper, coded | paper, plain |\n|---|---|---|---|---|"
+    cells = " | ".join(percent((seed["accuracy"][kind] for seed in seeds), digits=2) for kind in PAPER_ACCURACY)
+    yield f"| accuracy | {cells} | {' | '.join(map(str, PAPER_ACCURACY.values()))} |"
+    speeds = " | ".join(
+        percent((seed["images_per_second"][kind] for seed in seeds), digits=0, scale=1) for kind in PAPER_ACCURACY
+    )
+    yield f"| training, images/s | {speeds} | | |"
+
+
+def _classifiers(seeds: Sequence[Seed]) -> Iterable[str]:
     yield "\n## Binary classifiers (section 4.3)\n"
     yield (
         "Means over the ten classes; thresholds of highest F1 on the training images. OOD: the negatives are "
@@ -85,109 +119,81 @@ def _page(results: dict[str, Any]) -> Iterable[str]:
     )
     yield "| | precision | recall | F1 | AP | precision, OOD | paper: precision, recall, F1 |"
     yield "|---|---|---|---|---|---|---|"
-    for source, figures in results["classifiers"].items():
+    for source in seeds[0]["classifiers"]:
         paper = PAPER_CLASSIFIERS.get(source, ())
         said = ", ".join("-" if value is None else str(value) for value in paper)
         keys = ("val_precision", "val_recall", "val_f1", "val_average_precision", "ood_precision")
-        yield f"| {source} | {' | '.join(_percent(figures[key]) for key in keys)} | {said} |"
-    worst = results["worst"]
-    yield (
-        f"\nThe coded classifier of lowest F1 is that of `{worst['class']}`: {_percent(worst['f1'])} "
-        '(the paper: "cat", with OOD negatives).'
-    )
+        cells = " | ".join(percent(seed["classifiers"][source][key] for seed in seeds) for key in keys)
+        yield f"| {source} | {cells} | {said} |"
+
+
+def _decoders(seeds: Sequence[Seed]) -> Iterable[str]:
     yield "\n## Early decoders (section 4.4, figure 4)\n"
-    yield f"| {' | '.join(results['decoders'])} | final |\n|{'---|' * (len(results['decoders']) + 1)}"
-    yield f"| {' | '.join(_percent(v) for v in results['decoders'].values())} | {_percent(accuracy['coded'])} |"
-    yield "\n## Final accuracy by agreeing early decoders (table 3)\n"
+    blocks = list(seeds[0]["decoders"])
+    yield f"| {' | '.join(blocks)} | final |\n|{'---|' * (len(blocks) + 1)}"
+    cells = " | ".join(percent(seed["decoders"][block] for seed in seeds) for block in blocks)
+    yield f"| {cells} | {percent(seed['accuracy']['coded'] for seed in seeds)} |"
+    yield "\nFinal accuracy by agreeing early decoders (table 3; the paper's network has six):\n"
     yield "| agreeing | images, mean | accuracy | paper |\n|---|---|---|---|"
-    for row, paper in zip(results["agreement"], PAPER_AGREEMENT, strict=True):
-        yield f"| {row['agreeing']} | {mean(row['images']):.0f} | {_percent(row['accuracy'])} | {paper} |"
-    yield "\n## Specialization (section 4.2, figure 2a)\n"
-    whole, *_ = next(iter(results["specialization"].values()))
-    yield f"Accuracy without k subNNs of block s2.3; without none {_percent(whole)}.\n"
-    sizes = range(1, max(len(curve) for curve in results["specialization"].values()))
-    yield f"| removed | {' | '.join(f'k = {k}' for k in sizes)} |\n|{'---|' * (len(sizes) + 1)}"
-    for kind, curve in results["specialization"].items():
-        yield f"| {kind} | {' | '.join(_percent(value) for value in curve[1:])} |"
+    tables = [seed["agreement"] for seed in seeds]
+    same = len(tables[0]) == len(PAPER_AGREEMENT)
+    for number, rows in enumerate(zip(*tables, strict=True)):
+        paper = PAPER_AGREEMENT[number] if same else ""
+        yield (
+            f"| {rows[0]['agreeing']} | {mean(row['num_images'] for row in rows):.0f} "
+            f"| {percent(row['accuracy'] for row in rows)} | {paper} |"
+        )
+    yield "\nEarly exits: accuracy, and cost in per cent of the whole network:\n"
+    yield "| rule | accuracy | multiply-adds | measured time |\n|---|---|---|---|"
+    for rule in seeds[0]["exits"]:
+        cells = " | ".join(
+            percent(seed["exits"][rule][key] for seed in seeds) for key in ("accuracy", "macs_ratio", "time_ratio")
+        )
+        yield f"| {rule} | {cells} |"
+
+
+def _specialization(seeds: Sequence[Seed]) -> Iterable[str]:
+    yield "\n## Specialization (section 4.2, figures 2a and 9)\n"
+    yield f"Accuracy without k subNNs of a block; without none {percent(s['accuracy']['coded'] for s in seeds)}.\n"
+    blocks = seeds[0]["specialization"]
+    most = max(len(block[kind]) for block in blocks.values() for kind in ("active", "inactive"))
+    yield f"| block, removed | {' | '.join(f'k = {k}' for k in range(1, most))} |\n|{'---|' * most}"
+    for block in blocks:
+        for kind in ("active", "inactive"):
+            curves = zip(*(seed["specialization"][block][kind] for seed in seeds), strict=True)
+            cells = [percent(values) for values in curves][1:]
+            yield f"| {block}, {kind} | {' | '.join(cells + [''] * (most - 1 - len(cells)))} |"
+
+
+def _activations(seeds: Sequence[Seed]) -> Iterable[str]:
+    yield "\n## Activations (appendix F.1, figure 6)\n"
+    yield "Mean absolute output of the first subNNs of a block, after Energy Normalization.\n"
+    yield "| subNN | its classes | other classes |\n|---|---|---|"
+    for panels in zip(*(seed["activations"] for seed in seeds), strict=True):
+        cells = [percent((panel[part] for panel in panels), digits=3, scale=1) for part in ("active", "inactive")]
+        yield f"| {panels[0]['subnn']} | {' | '.join(cells)} |"
+
+
+def _calibration(seeds: Sequence[Seed]) -> Iterable[str]:
     yield "\n## Calibration (appendix C, table 6)\n"
     yield "| network | images to fit | method | ECE | MCE | paper: ECE, MCE |\n|---|---|---|---|---|---|"
-    for kind, rows in results["calibration"].items():
-        for row in rows:
-            known = PAPER_CALIBRATION.get((row["fit_share"], row["method"])) if kind == "coded" else None
+    for kind in ("coded", "plain"):
+        for rows in zip(*(seed["calibration"][kind] for seed in seeds), strict=True):
+            first = rows[0]
+            known = PAPER_CALIBRATION.get((first["fit_share"], first["method"])) if kind == "coded" else None
             said = f"{known[0]:.2f}, {known[1]:.2f}" if known else ""
-            figures = f"{_percent(row['ece'], digits=2)} | {_percent(row['mce'], digits=2)}"
-            yield f"| {kind} | {row['fit_share']:.0%} | {row['method']} | {figures} | {said} |"
+            figures = " | ".join(percent((row[key] for row in rows), digits=2) for key in ("ece", "mce"))
+            yield f"| {kind} | {first['fit_share']:.0%} | {first['method']} | {figures} | {said} |"
 
 
-def _percent(values: Sequence[float | None], *, digits: int = 1) -> str:
-    """Mean and, of several, sample standard deviation of shares, in per cent; of those that there are."""
-    found = [100 * value for value in values if value is not None]
-    if not found:
-        return ""
-    return f"{mean(found):.{digits}f}" + (f" ± {stdev(found):.{digits}f}" if len(found) > 1 else "")
+def _ood(seeds: Sequence[Seed]) -> Iterable[str]:
+    yield "\n## Out-of-distribution detection\n"
+    yield "CIFAR-10's validation images against CIFAR-100's; false positives at 95% recall.\n"
+    yield "| network, score | AUROC | false positives |\n|---|---|---|"
+    for rows in zip(*(seed["ood"] for seed in seeds), strict=True):
+        cells = " | ".join(percent(row[key] for row in rows) for key in ("auroc", "fpr95"))
+        yield f"| {rows[0]['network']}, {rows[0]['score']} | {cells} |"
 
 
-def _last(runs: Sequence[Run], key: str) -> list[float]:
-    return [float(run.metrics()[-1][key]) for run in runs]
-
-
-def _classifiers(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
-    """Source -> figure -> one mean over classes per seed."""
-    tables = [{row["source"]: row for row in read_document(run, "bc")["means"]} for run in runs]
-    return {
-        source: {key: [table[source][key] for table in tables] for key in row if key not in ("source", "classes")}
-        for source, row in tables[0].items()
-    }
-
-
-def _worst(runs: Sequence[Run]) -> dict[str, Any]:
-    """The coded classifier of lowest F1, mean over seeds."""
-    scores: dict[str, list[float]] = {}
-    for run in runs:
-        for row in read_document(run, "bc")["classifiers"]:
-            if row["source"] == "coded BC":
-                scores.setdefault(row["class"], []).append(row["val_f1"])
-    name = min(scores, key=lambda key: mean(scores[key]))
-    return {"class": name, "f1": scores[name]}
-
-
-def _decoders(runs: Sequence[Run]) -> dict[str, list[float]]:
-    return _transposed([read_document(run, "decode")["decoder_accuracy"] for run in runs])
-
-
-def _agreement(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    tables = [read_document(run, "decode")["agreement"] for run in runs]
-    return [
-        {
-            "agreeing": rows[0]["agreeing"],
-            "images": [row["num_images"] for row in rows],
-            "accuracy": [row["accuracy"] for row in rows],
-        }
-        for rows in zip(*tables, strict=True)
-    ]
-
-
-def _specialization(runs: Sequence[Run]) -> dict[str, list[list[float]]]:
-    """active and inactive -> for k = 0, 1, ... one accuracy per seed."""
-    blocks = [next(b for b in read_document(run, "specialize")["blocks"] if b["block"] == "s2.3") for run in runs]
-    return {
-        kind: [list(values) for values in zip(*(block[kind] for block in blocks), strict=True)]
-        for kind in ("active", "inactive")
-    }
-
-
-def _calibration(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    tables = [read_document(run, "calibration")["methods"] for run in runs]
-    return [
-        {
-            "fit_share": rows[0]["fit_share"],
-            "method": rows[0]["method"],
-            "ece": [row["ece_mean"] for row in rows],
-            "mce": [row["mce_mean"] for row in rows],
-        }
-        for rows in zip(*tables, strict=True)
-    ]
-
-
-def _transposed(tables: Sequence[dict[str, float]]) -> dict[str, list[float]]:
-    return {key: [table[key] for table in tables] for key in tables[0]}
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

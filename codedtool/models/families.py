@@ -49,7 +49,7 @@ FAMILIES: Mapping[str, Family] = {
     "resnext29": Family((3, 3, 3), 256, (1, 2, 2), "cifar", 64, (32, 4), "the paper's for CIFAR"),
     "resnext50": Family((3, 4, 6, 3), 256, (1, 2, 2, 2), "imagenet", 64, (32, 4), "the paper's for ImageNet"),
     "resnext101": Family((3, 4, 23, 3), 256, (1, 2, 2, 2), "imagenet", 64, (32, 4), "the larger ResNeXt for ImageNet"),
-    "resnext20": Family((2, 2, 2), 128, (2, 2, 2), "cifar", 64, (10, 8), "for CIFAR on two CPU cores"),
+    "resnext17": Family((1, 2, 2), 128, (2, 2, 2), "cifar", 32, (10, 8), "for CIFAR on two CPU cores"),
     "resnext23": Family((1, 3, 3), 64, (2, 2, 2), "cifar", 16, (10, 3), "the smallest for CIFAR on a CPU"),
     TINY: Family((1, 2, 2), 32, (1, 2, 1), "cifar", 16, (10, 2), "for images of up to 16 pixels"),
 }
@@ -59,7 +59,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "coded_resnext29_{N}x{d}d": ("coded_resnext29_10x11d", "coded_resnext29_20x6d", "coded_resnext29_16x8d"),
     "coded_resnext50_{N}x{d}d": ("coded_resnext50_32x4d", "coded_resnext50_24x5d", "coded_resnext50_16x8d"),
     "coded_resnext101_{N}x{d}d": ("coded_resnext101_32x8d",),
-    "coded_resnext20_{N}x{d}d": ("coded_resnext20_10x8d",),
+    "coded_resnext17_{N}x{d}d": ("coded_resnext17_10x8d",),
     "coded_resnext23_{N}x{d}d": ("coded_resnext23_10x3d",),
     "coded_mobilenetv2_{N}": ("coded_mobilenetv2_10", "coded_mobilenetv2_20", "coded_mobilenetv2_32"),
     "coded_resnext_tiny_{N}": ("coded_resnext_tiny", "coded_resnext_tiny_16"),

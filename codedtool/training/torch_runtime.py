@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from codedtool.errors import InputError
+from codedtool.training.allocator import keep_freed_memory
 from codedtool.training.inductor import Compiled
 from codedtool.training.launch import ADVICE, ALONE, Launch
 from codedtool.training.recipe import Recipe
@@ -53,6 +54,7 @@ class TorchRuntime(Runtime):
             self.pin_memory = True
         else:
             self.device = torch.device("cpu")
+            keep_freed_memory()
         if recipe.precision == "fp16" and kind == "cpu":
             raise InputError("`precision` fp16 needs `device` cuda; use bf16 or fp32 on the CPU")
         self.num_workers = num_workers(recipe, launch.local_world_size)

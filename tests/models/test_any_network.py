@@ -33,13 +33,13 @@ def _scheme(num_classes: int, length: int, act: int, seed: int) -> CodingScheme:
 
 @st.composite
 def networks(
-    draw: st.DrawFn, families: tuple[str, ...] = ("resnext_tiny", "resnext20", "resnext23", "mobilenetv2")
+    draw: st.DrawFn, families: tuple[str, ...] = ("resnext_tiny", "resnext17", "resnext23", "mobilenetv2")
 ) -> tuple[str, dict[str, CodingScheme]]:
     """The name of an architecture, and schemes for some of its stages or blocks."""
     N = draw(st.integers(2, 64))
     family = draw(st.sampled_from(families))
     name = f"coded_{family}_{N}"
-    if family in ("resnext20", "resnext23"):
+    if family in ("resnext17", "resnext23"):
         # Small ones, and the one of the reference's size.
         name += f"x{draw(st.sampled_from([1, 2, 3, min(width_for(family, N), 8)]))}d"
     acts = draw(st.lists(st.integers(1, N - 1), min_size=1, max_size=2))

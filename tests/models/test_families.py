@@ -39,10 +39,10 @@ def test_the_width_is_the_one_of_the_reference_s_parameters() -> None:
 
 
 def test_the_network_for_two_cores_has_its_size() -> None:
-    preset = get_preset("coded_resnext20_10x8d")
+    preset = get_preset("coded_resnext17_10x8d")
     rows = [(row.out_channels, row.subnn_channels, row.num_blocks, row.stride) for row in preset.stages.values()]  # type: ignore[union-attr]
-    assert rows == [(128, 8, 2, 2), (256, 16, 2, 2), (512, 32, 2, 2)]
-    assert parameters("resnext20_10x8d") == 1_183_424
+    assert rows == [(128, 8, 1, 2), (256, 16, 2, 2), (512, 32, 2, 2)]
+    assert parameters("resnext17_10x8d") == 1_149_024
 
 
 @pytest.mark.parametrize(

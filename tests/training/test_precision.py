@@ -16,21 +16,35 @@ from codedtool.training.run import Run
 from codedtool.training.train import resume, train
 
 
+def machine(monkeypatch: pytest.MonkeyPatch, flags: str, *, bf16_speed: float = 2.0) -> None:
+    """A CPU with these instruction sets, whose bf16 products run at ``bf16_speed`` times the speed of fp32 ones."""
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags.split()))
+    seconds = {torch.float32: 1.0, torch.bfloat16: 1 / bf16_speed}
+    monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
+
+
 @pytest.mark.parametrize(
-    ("flags", "channels_last", "expected", "reason"),
+    ("flags", "bf16_speed", "channels_last", "expected", "reason"),
     [
-        ("avx2 avx512f avx512_bf16", True, "bf16", r"AVX512_BF16"),
-        ("avx2 amx_bf16 amx_tile", True, "bf16", "AMX"),
-        ("avx2 avx512_bf16", False, "fp32", "without `channels_last`"),
-        ("avx2 avx512f", True, "fp32", "neither AVX512_BF16 nor AMX"),
-        ("", True, "fp32", "neither"),
+        ("avx2 avx512f avx512_bf16", 2.0, True, "bf16", r"AVX512_BF16"),
+        ("avx2 amx_bf16 amx_tile", 8.0, True, "bf16", "AMX"),
+        ("avx2 avx512_bf16", 0.5, True, "fp32", "AVX512_BF16, but its bf16 products run at 0.50 of the speed"),
+        ("avx2 avx512_bf16", 2.0, False, "fp32", "without `channels_last`"),
+        ("avx2 avx512f", 2.0, True, "fp32", "neither AVX512_BF16 nor AMX"),
+        ("", 2.0, True, "fp32", "neither"),
     ],
 )
-def test_a_cpu_computes_bf16_where_it_has_the_instructions(
-    flags: str, channels_last: bool, expected: str, reason: str
+def test_a_cpu_computes_bf16_where_that_is_fast(
+    flags: str,
+    bf16_speed: float,
+    channels_last: bool,
+    expected: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    machine(monkeypatch, flags, bf16_speed=bf16_speed)
     recipe = Recipe(channels_last=channels_last)
-    found, why = chosen_precision(recipe, "cpu", cpu_flags=frozenset(flags.split()))
+    found, why = chosen_precision(recipe, "cpu")
     assert found == expected
     assert reason in why
 
@@ -52,15 +66,12 @@ def test_only_recipes_outside_the_paper_choose() -> None:
         "digits": "auto",
         "synthetic:3": "auto",
     }
-    assert [recipe_for("folder:x", name).precision for name in ("small", "finetune")] == ["auto", "auto"]
+    own = ("cifar10-cpu", "small", "finetune")
+    assert [recipe_for("folder:x", name).precision for name in own] == ["auto", "auto", "auto"]
     assert Recipe().precision == "fp32"
     assert with_precision(Recipe(precision="fp16"), "cuda") == (Recipe(precision="fp16"), None)
     assert as_begun(Recipe(precision="auto"), Recipe(precision="bf16")).precision == "bf16"
     assert as_begun(Recipe(), Recipe(precision="bf16")).precision == "fp32"
-
-
-def machine(monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: frozenset(flags.split()))
 
 
 def test_a_run_keeps_the_choice_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
