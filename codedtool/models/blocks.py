@@ -176,18 +176,20 @@ class Block(nn.Module):
             h, energies, loss = self.expand(h, targets, drop_mask=drop_mask, keep_mask=keep_mask)
         else:
             h = self.expand(h)
+        # BatchNorm's output is a tensor of its own, which its backward pass does not need: the sum and the activation
+        # overwrite it, because another pass over new memory costs more time than their arithmetic.
         h = self.expand_bn(h)
         if shortcut is not None:
-            h = h + shortcut
+            h += shortcut
         return BlockOutput(self.last_activation(h), energies, loss)
 
     def activation(self, h: torch.Tensor) -> torch.Tensor:
-        """Activation after each of the first two BatchNorms."""
-        return functional.relu(h)
+        """Activation after each of the first two BatchNorms; may overwrite ``h``."""
+        return functional.relu(h, inplace=True)
 
     def last_activation(self, h: torch.Tensor) -> torch.Tensor:
-        """Activation of the block's output."""
-        return functional.relu(h)
+        """Activation of the block's output; may overwrite ``h``."""
+        return functional.relu(h, inplace=True)
 
 
 class ResNeXtBlock(Block):
@@ -280,6 +282,7 @@ class InvertedResidual(Block):
             self.reduce, self.reduce_bn = nn.Identity(), nn.Identity()
 
     def activation(self, h: torch.Tensor) -> torch.Tensor:
+        # Not in place: a block without the first convolution gets the previous block's output here.
         return functional.relu6(h)
 
     def last_activation(self, h: torch.Tensor) -> torch.Tensor:
