@@ -27,6 +27,7 @@ def executed(folder: Path) -> Any:
     # The cells call codedtool by its name: that of this interpreter's environment, and of this working tree.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["CLONE"] = str(ROOT)
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}, record_timing=False
     )
