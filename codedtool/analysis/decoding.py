@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from codedtool.analysis.artifacts import artifact_path, write_json
-from codedtool.analysis.cost import compare_speed, count_macs
+from codedtool.analysis.cost import compare_speed
+from codedtool.analysis.early_exit import ExitRule, exit_macs, exits_of, predict_with_exit
 from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
+from codedtool.data import Split
 from codedtool.errors import InputError
 from codedtool.files import read_json
-from codedtool.models.network import CodedNetwork
 from codedtool.training.evidence import EVIDENCE_FILE, Evidence, checked_evidence
 from codedtool.training.subject import Outputs, Subject
 
@@ -27,49 +28,7 @@ from codedtool.training.subject import Outputs, Subject
 _MARGINS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 # Number of images in the timed batch.
-_TIMED_IMAGES = {"cpu": 64, "cuda": 512}
-
-
-@dataclass(frozen=True)
-class ExitRule:
-    """The condition under which an image stops before the last block.
-
-    Attributes:
-        kind: "agree": stop if the last ``value`` early decoders predict the same class. "margin": stop if the nearest
-            codeword leads the second nearest by at least ``value``. The lead is the difference of the codewords' inner
-            products with the energies scaled to sum N_act, divided by N_act: 0 is a tie, and 1 is the largest possible.
-        value: number of decoders, an integer from 1; or a margin, 0..1.
-    """
-
-    kind: Literal["agree", "margin"]
-    value: float
-
-    @classmethod
-    def parse(cls, text: str) -> ExitRule:
-        """Read a rule from text: agree:M or margin:X.
-
-        Raises:
-            InputError: ``text`` has another form, M is below 1, or X is outside 0..1.
-
-        Example:
-            >>> ExitRule.parse("agree:2")
-            ExitRule(kind='agree', value=2)
-            >>> ExitRule.parse("margin:0.1")
-            ExitRule(kind='margin', value=0.1)
-        """
-        kind, _, value = text.partition(":")
-        try:
-            number = float(value)
-            if kind == "agree" and number >= 1 and number == int(number):
-                return cls("agree", int(number))
-            if kind == "margin" and 0 <= number <= 1:
-                return cls("margin", number)
-        except (ValueError, OverflowError):
-            pass
-        raise InputError(f"`rules` {text!r} is neither agree:M with M from 1 nor margin:X with X from 0 to 1")
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.value!r}".removesuffix(".0")
+_TIMED_IMAGES = {"cpu": 256, "cuda": 512}
 
 
 @dataclass(frozen=True)
@@ -201,120 +160,6 @@ def agreement_table(outputs: Outputs) -> tuple[Agreement, ...]:
     return tuple(rows)
 
 
-def margins(energies_BN: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
-    """The lead of the nearest codeword over the second nearest, as `ExitRule` defines it (section 4.4).
-
-    Args:
-        energies_BN: (B, N) energies of a coded block, at least 0; only their ratios matter.
-        scheme_KN: (K, N) codewords of 0 and 1.
-
-    Returns:
-        (B,) margins, 0..1; 0 if all energies are 0.
-
-    Example:
-        >>> scheme = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]])
-        >>> margins(torch.tensor([[3.0, 3.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]), scheme)
-        tensor([1., 0.])
-    """
-    scheme_KN = scheme_KN.to(energies_BN.dtype)
-    act = scheme_KN[0].sum()
-    scaled_BN = energies_BN * (act / energies_BN.sum(1, keepdim=True).clamp_min(1e-12))
-    highest_B2 = (scaled_BN @ scheme_KN.T).topk(2, dim=1).values
-    return (highest_B2[:, 0] - highest_B2[:, 1]) / act
-
-
-class _Watch:
-    """Follows the early decoders of a batch from block to block and tells which images satisfy the rule."""
-
-    def __init__(self, rule: ExitRule) -> None:
-        self._rule = rule
-        self._last_B: torch.Tensor | None = None
-        self._streak_B: torch.Tensor | None = None
-
-    def stops(self, energies_BN: torch.Tensor, classes_B: torch.Tensor, scheme_KN: torch.Tensor) -> torch.Tensor:
-        """(B,) bool: the images that stop after this coded block."""
-        if self._rule.kind == "margin":
-            return margins(energies_BN, scheme_KN) >= self._rule.value
-        if self._last_B is None or self._streak_B is None:
-            streak_B = torch.ones_like(classes_B)
-        else:
-            streak_B = torch.where(classes_B == self._last_B, self._streak_B + 1, 1)
-        self._last_B, self._streak_B = classes_B, streak_B
-        # A tensor cannot be compared with numbers of more than 64 bits; no network has 2^31 blocks.
-        return streak_B >= min(self._rule.value, 2**31)
-
-    def keep(self, going_B: torch.Tensor) -> None:
-        """Keep only the images that have not stopped."""
-        if self._last_B is not None and self._streak_B is not None:
-            self._last_B, self._streak_B = self._last_B[going_B], self._streak_B[going_B]
-
-
-@torch.no_grad()
-def predict_with_exit(
-    network: CodedNetwork, images_BCHW: torch.Tensor, rule: ExitRule
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predict with early exit (section 4.4): images that satisfy the rule leave the batch and cost no more computation.
-
-    Args:
-        network: a coded network in evaluation mode.
-        images_BCHW: (B, 3, H, W) normalized images.
-        rule: the condition to stop.
-
-    Returns:
-        (B,) int64 classes; and (B,) int64 numbers of the coded blocks (from 0) that gave them, L for the linear layer.
-    """
-    device = images_BCHW.device
-    answers_B = torch.empty(len(images_BCHW), dtype=torch.int64, device=device)
-    exits_B = torch.full_like(answers_B, len(network.block_names))
-    rows_B = torch.arange(len(images_BCHW), device=device)
-    watch = _Watch(rule)
-    features, number = network.stem(images_BCHW), 0
-    for index, block in enumerate(network.blocks):
-        output = network.run_block(index, features)
-        features = output.features
-        if output.energies is None:
-            continue
-        classes_B = block.decode(output.energies)
-        stops_B = watch.stops(output.energies, classes_B, block.coded_sum.scheme_KN)
-        answers_B[rows_B[stops_B]] = classes_B[stops_B]
-        exits_B[rows_B[stops_B]] = number
-        number += 1
-        going_B = ~stops_B
-        if not bool(going_B.any()):
-            return answers_B, exits_B
-        if bool(stops_B.any()):
-            features, rows_B = features[going_B], rows_B[going_B]
-            watch.keep(going_B)
-    answers_B[rows_B] = network.head(features).argmax(1)
-    return answers_B, exits_B
-
-
-def exits_of(outputs: Outputs, schemes_KN: list[torch.Tensor], rule: ExitRule) -> tuple[torch.Tensor, torch.Tensor]:
-    """The result of `predict_with_exit`, from outputs of the whole network: exits depend on the energies alone."""
-    answers_n, exits_n = outputs.predictions.clone(), torch.full_like(outputs.targets, len(schemes_KN))
-    watch = _Watch(rule)
-    going_n = torch.ones_like(outputs.targets, dtype=torch.bool)
-    for number, (energies_nN, scheme_KN) in enumerate(zip(outputs.energies, schemes_KN, strict=True)):
-        stops_n = watch.stops(energies_nN, outputs.decoded[:, number], scheme_KN) & going_n
-        answers_n[stops_n] = outputs.decoded[stops_n, number]
-        exits_n[stops_n] = number
-        going_n &= ~stops_n
-    return answers_n, exits_n
-
-
-def exit_macs(network: CodedNetwork, image_1CHW: torch.Tensor) -> list[int]:
-    """Multiply-adds per image up to each coded block's answer, in order, then those of the whole network."""
-    found, total = [], count_macs(network.stem, image_1CHW)
-    with torch.no_grad():
-        features = network.stem(image_1CHW)
-        for index in range(len(network.blocks)):
-            total += count_macs(lambda x, index=index: network.run_block(index, x), features)  # type: ignore[misc]
-            features = network.run_block(index, features).features
-            if index in network.coded_indices:
-                found.append(total)
-    return [*found, total + count_macs(network.head, features)]
-
-
 @torch.no_grad()
 def decode(
     subject: Subject,
@@ -347,7 +192,8 @@ def decode(
     curve = [ExitRule("agree", number + 1) for number in range(len(tables))]
     curve += [ExitRule("margin", margin) for margin in _MARGINS]
     curve += [rule for rule in dict.fromkeys(asked) if rule not in curve]
-    images = next(iter(subject.batches(subject.data.val, silent, "", batch_size=_TIMED_IMAGES.get(device.type, 64))))[0]
+    timed = _spread_over(subject.data.val, _TIMED_IMAGES.get(device.type, 64))
+    images = next(iter(subject.batches(timed, silent, "", batch_size=len(timed))))[0]
     progress("timing early exits", 0, len(curve))
     works: list[Callable[[], Any]] = [lambda: network(images)]
     works += [lambda rule=rule: predict_with_exit(network, images, rule) for rule in curve]  # type: ignore[misc]
@@ -378,6 +224,11 @@ def decode(
         agreement=agreement_table(outputs),
         exits=tuple(points),
     )
+
+
+def _spread_over(split: Split, count: int) -> Split:
+    """``count`` images at equal distances, or all of fewer: the classes of a folder come one after the other."""
+    return split.taking(np.unique(np.linspace(0, len(split) - 1, count).astype(np.int64)))
 
 
 def load_decoding(subject: Subject) -> DecodeResult | None:

@@ -176,12 +176,16 @@ class Block(nn.Module):
             h, energies, loss = self.expand(h, targets, drop_mask=drop_mask, keep_mask=keep_mask)
         else:
             h = self.expand(h)
+        return BlockOutput(self.finish(h, shortcut), energies, loss)
+
+    def finish(self, total: torch.Tensor, shortcut: torch.Tensor | None) -> torch.Tensor:
+        """Compute the block's output from the sum over the subNNs and the shortcut's output; None adds nothing."""
         # BatchNorm's output is a tensor of its own, which its backward pass does not need: the sum and the activation
         # overwrite it, because another pass over new memory costs more time than their arithmetic.
-        h = self.expand_bn(h)
+        features = self.expand_bn(total)
         if shortcut is not None:
-            h += shortcut
-        return BlockOutput(self.last_activation(h), energies, loss)
+            features += shortcut
+        return self.last_activation(features)
 
     def activation(self, h: torch.Tensor) -> torch.Tensor:
         """Activation after each of the first two BatchNorms; may overwrite ``h``."""

@@ -135,6 +135,32 @@ class CodedSum(nn.Module):
         """Predict a class for each row of ``energies`` (B, N): the early decoder of section 4.4."""
         return nearest_codeword(energies, self.scheme_KN)
 
+    def energies(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the energies alone, which decide about an early exit before the sum is computed.
+
+        Args:
+            h: as for `forward`.
+
+        Returns:
+            E(tbar_n), (B, N); and the factor of Energy Normalization, (B, 1), for `sum`.
+        """
+        accumulate = torch.promote_types(h.dtype, torch.float32)
+        energies_BN = self._energies(h, self.conv.weight.to(accumulate))
+        if self.variant.energy_norm:
+            return normalize_energies(energies_BN, self.num_subnns)
+        return energies_BN, torch.ones_like(energies_BN[:, :1])
+
+    def sum(self, h: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Sum the normalized outputs of the subNNs, whose energies are known already; for inference.
+
+        Args:
+            h: as for `forward`.
+            scale: the factor of Energy Normalization, (B, 1), from `energies`.
+        """
+        total = self.conv(h)
+        # One number per sample, so that it can follow the convolution.
+        return total.mul_(scale[:, :, None, None].to(total.dtype))
+
     def outputs(self, h: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
         """Yield the normalized outputs tbar_n of the first ``count`` subNNs, one at a time.
 
@@ -144,9 +170,9 @@ class CodedSum(nn.Module):
         weight = self.conv.weight.to(h.dtype)
         width = h.shape[1] // self.num_subnns
         if self.variant.energy_norm:
-            _, inverse_root_B1 = normalize_energies(self._energies(h, weight), self.num_subnns)
+            _, scale_B1 = self.energies(h)
             # Scale before the convolution: there are d channels to scale instead of C.
-            h = h * inverse_root_B1[:, :, None, None]
+            h = h * scale_B1[:, :, None, None]
         for n in range(count):
             yield functional.conv2d(h[:, n * width : (n + 1) * width], self._weight_of(weight, n, width))
 

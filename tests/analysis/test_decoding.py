@@ -16,17 +16,13 @@ from codedtool.analysis.cost import count_macs
 from codedtool.analysis.decoding import (
     Agreement,
     DecodeResult,
-    ExitRule,
     agreement_table,
     decode,
-    exit_macs,
-    exits_of,
     load_decoding,
     load_evidence,
-    margins,
     measure_evidence,
-    predict_with_exit,
 )
+from codedtool.analysis.early_exit import ExitRule, exit_macs, exits_of, margins, predict_with_exit
 from codedtool.analysis.result import save_result
 from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
@@ -185,17 +181,20 @@ def test_nothing_is_computed_for_images_that_have_stopped(
     network: CodedNetwork, images: torch.Tensor, outputs: Outputs
 ) -> None:
     rule = ExitRule("agree", 2)
-    sizes: list[int] = []
-    handles = [
-        block.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0]))) for block in network.blocks
-    ]
+    begun: list[int] = []
+    finished: list[int] = []
+    for block in network.coded_blocks:
+        block.grouped.register_forward_pre_hook(lambda _, inputs: begun.append(len(inputs[0])))
+        block.expand_bn.register_forward_pre_hook(lambda _, inputs: finished.append(len(inputs[0])))
     predict_with_exit(network, images, rule)
-    for handle in handles:
-        handle.remove()
+    for block in network.coded_blocks:
+        block.grouped._forward_pre_hooks.clear()
+        block.expand_bn._forward_pre_hooks.clear()
     exits = exits_of(outputs, TABLES, rule)[1]
-    going = [IMAGES, *(int((exits >= number).sum()) for number in range(LAYERS))]
-    assert sizes == [size for size in going if size]
-    assert sizes[-1] < IMAGES
+    # An image that stops at a block has come through its bottleneck only.
+    assert begun == [size for number in range(LAYERS) if (size := int((exits >= number).sum()))]
+    assert finished == [size for number in range(LAYERS) if (size := int((exits > number).sum()))]
+    assert finished[-1] < IMAGES
 
 
 def test_multiply_adds_until_an_exit_end_with_those_of_the_whole_network(
@@ -205,12 +204,12 @@ def test_multiply_adds_until_an_exit_end_with_those_of_the_whole_network(
     assert len(found) == LAYERS + 1
     assert found == sorted(set(found))
     assert found[-1] == count_macs(network, images[:1])
-    # Until the first coded block: the stem, s1 and the block, by hand, of 8 x 8 and 4 x 4 pixels.
+    # Until the first coded block decides: stem, s1, bottleneck and energies, by hand, of 8 x 8 and 4 x 4 pixels.
     stem = 3 * 9 * 16 * 64
     s1 = (16 * 20 + 20 * 2 * 9 + 20 * 32 + 16 * 32) * 64
-    convolutions = 32 * 40 * 64 + (40 * 4 * 9 + 40 * 64 + 32 * 64) * 16
+    bottleneck = 32 * 40 * 64 + 40 * 4 * 9 * 16
     grams = 10 * 4 * 4 * (16 + 64)
-    assert found[0] == pytest.approx(stem + s1 + convolutions + grams, rel=0.01)
+    assert found[0] == pytest.approx(stem + s1 + bottleneck + grams, rel=0.01)
 
 
 @pytest.mark.parametrize(

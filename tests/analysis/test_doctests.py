@@ -13,7 +13,7 @@ MODULES = {
     "codedtool.analysis.activations": ("StreamingHistogram",),
     "codedtool.analysis.binary": ("best_f1_thresholds", "measure"),
     "codedtool.analysis.calibration": ("reliability_bins", "expected_calibration_error"),
-    "codedtool.analysis.decoding": ("ExitRule.parse", "margins"),
+    "codedtool.analysis.early_exit": ("ExitRule.parse", "margins"),
     "codedtool.analysis.selective": ("risk_coverage",),
     "codedtool.analysis.sweep": ("parse_vary",),
     "codedtool.training.evidence": ("Evidence.confidence", "shared_thresholds"),
