@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codedtool.coding.bits import copy_to, popcount
-from codedtool.coding.compiled import kernel
+from codedtool.coding.compiled import inner_kernel, kernel
 
-BITS = "4cfa4bf0cb4e"  # checksum of bits.py
+BITS = "7a3a47ae6c02"  # checksum of bits.py
 
 # Places of the array that `best_swap` and `find_double_swap` answer in: the words to drop and those to take.
 OUT, INTO, SECOND_OUT, SECOND_INTO = 0, 1, 2, 3
@@ -104,11 +104,13 @@ class Sides(NamedTuple):
         inside: positions of chosen words.
         inside_hashes: their hashes.
         outside: positions of the words whose pairs are in the table.
+        passed: scratch, as long as ``inside``.
     """
 
     inside: NDArray[np.int64]
     inside_hashes: NDArray[np.uint64]
     outside: NDArray[np.int64]
+    passed: NDArray[np.int64]
 
 
 @kernel
@@ -254,7 +256,7 @@ def hash_pairs(hashes: NDArray[np.uint64], table: PairTable) -> None:
             places[slot] = first * len(hashes) + second
 
 
-@kernel
+@inner_kernel
 def adds_exactly(pool: Pool, y1: int, y2: int, x1: int, x2: int, wanted_N: NDArray[np.int64]) -> bool:
     """Whether dropping words y1 and y2 and taking x1 and x2 adds ``wanted_N`` to the column sums."""
     words, length = pool.words, pool.length
@@ -286,12 +288,11 @@ def find_double_swap(
     linear in the words, so each pair to drop tells the key of the pair to take; a match is checked column by column.
     """
     words, shared_at_min = pool.words, pool.shared_at_min
-    inside, inside_hashes, outside = sides.inside, sides.inside_hashes, sides.outside
+    inside, inside_hashes, outside, passed = sides.inside, sides.inside_hashes, sides.outside, sides.passed
     sieve, keys, places = table.sieve, table.keys, table.places
     fewest = np.int64(NO_SWAP)
     mask = np.uint64(len(keys) - 1)
     to_slot, to_bit = np.uint64(64 - table.slot_bits), np.uint64(64 - table.sieve_bits)
-    passed = np.empty(len(inside), dtype=np.int64)
     for i in range(len(inside)):
         y1 = inside[i]
         partial = wanted_hash + inside_hashes[i]
@@ -301,7 +302,8 @@ def find_double_swap(
             bit = (partial + inside_hashes[j]) >> to_bit
             passed[num_passed] = j
             num_passed += np.int64((sieve[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1))
-        for j in passed[:num_passed]:
+        for place in range(num_passed):
+            j = passed[place]
             y2 = inside[j]
             key = partial + inside_hashes[j]
             slot = key >> to_slot

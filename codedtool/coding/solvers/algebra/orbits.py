@@ -259,6 +259,7 @@ class _Search:
             sizes=np.empty(2 * _MAX_ORBITS, dtype=np.int64),
             num_kept=np.zeros(1, dtype=np.int64),
             rest=np.zeros(1, dtype=np.uint64),
+            points=np.zeros(self.act, dtype=np.int64),
         )
         for top in _tops(self.group):
             listing.rest[0] = (1 << (self.act - 1)) - 1
@@ -278,6 +279,7 @@ class _Search:
             slot_of=np.full(num, -1, dtype=np.int32),
             owner=np.full(num_rows, -1, dtype=np.int32),
             images=np.empty(len(shifted), dtype=np.uint64),
+            copied=np.empty(num_limbs, dtype=np.uint64),
         )
         self.choice = kernels.Choice(
             is_chosen=np.zeros(num, dtype=np.bool_),
