@@ -28,10 +28,12 @@ import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numba
 from numba.core import caching
+from numba.core.registry import CPUDispatcher
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -91,6 +93,13 @@ def _kept(compiled: Any, function: Any) -> Any:
     return compiled
 
 
+def cache_lacks(module: ModuleType) -> bool:
+    """Whether a cache can be used and has no machine code yet of a kernel that ``module`` defines."""
+    kernels = [value for value in vars(module).values() if isinstance(value, CPUDispatcher)]
+    caches = [one._cache for one in kernels if one.py_func.__module__ == module.__name__]
+    return any(isinstance(cache, _Cache) and cache.is_empty() for cache in caches)
+
+
 def checksum_of_bits() -> str:
     """The first 12 hexadecimal digits of the SHA-256 of ``bits.py``, which every importing kernel file records."""
     return hashlib.sha256(Path(__file__).with_name("bits.py").read_bytes()).hexdigest()[:12]
@@ -148,6 +157,13 @@ class _Cache(caching.FunctionCache):
         except Exception as error:  # of any kind: the machine code is there, only not kept
             _tell_once(f"{self._cache_path} cannot be written", error)
             self.disable()
+
+    def is_empty(self) -> bool:
+        """Whether no machine code is kept for the present source."""
+        try:
+            return not self._cache_file._load_index()
+        except Exception:  # of any kind: it is damaged
+            return True
 
     def _begin_anew(self) -> None:
         """Replace a damaged index by an empty one; where that fails too, leave this cache alone."""

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from codedtool.budget import Budget, Progress, Work, silent
+from codedtool.coding.ahead import Ahead
 from codedtool.coding.orders.joint import arrange_jointly, check_companions
 from codedtool.coding.problem import Problem
 from codedtool.coding.result import SchemeResult, SearchInterrupted
@@ -157,11 +158,16 @@ class _Search:
 
     def run(self) -> SchemeResult:
         """Run the solvers of the plan until the columns are as even as possible; the result is verified."""
-        for name in self._plan():
-            if _spread(self._findings.best, self._problem) <= self._problem.best_spread or self._is_stopped():
-                break
-            solver = SOLVERS[name]
-            if solver.can_start(self._problem, self._findings):
+        solvers = [SOLVERS[name] for name in self._plan()]
+        with Ahead() as ahead:
+            for place, solver in enumerate(solvers):
+                if _spread(self._findings.best, self._problem) <= self._problem.best_spread or self._is_stopped():
+                    break
+                if not solver.can_start(self._problem, self._findings):
+                    continue
+                if solver.compile_kernels is not None:
+                    later = (one.compile_kernels for one in solvers[place + 1 :] if one.compile_kernels is not None)
+                    ahead.prepare(solver.compile_kernels, next(later, None), self._work)
                 self._offer(solver.solve(self._problem, self._work, self._findings))
         result = self.best()
         if result is None:

@@ -27,8 +27,11 @@ OUT, INTO, SECOND_OUT, SECOND_INTO = 0, 1, 2, 3
 # Places of the costs of a tabu search, relative to its start: of the present choice, and the least seen.
 NOW, LEAST = 0, 1
 
-# The pairs that `find_double_swap` reports if there is no double swap.
+# The cost of no swap at all in a tabu search, and the pairs that `find_double_swap` reports if there is no double swap.
 NO_SWAP = 1 << 62
+
+# Words whose costs a tabu search compares at a time.
+BLOCK = 256
 
 
 class Pool(NamedTuple):
@@ -151,33 +154,52 @@ def tabu_swaps(pool: Pool, choice: Choice, tabu: Tabu, pair_weight: int, num_ste
     Each step drops the chosen word that costs most and takes the word that then costs least; both rest for a number
     of steps from ``tabu.tenures``. ``clock`` is the number of steps made before.
     """
-    words, length, act, shared_at_min = pool.words, pool.length, pool.act, pool.shared_at_min
+    words, length, shared_at_min, num_words = pool.words, pool.length, pool.shared_at_min, len(pool.words)
     is_chosen, dots, degrees = choice.is_chosen, choice.dots, choice.degrees
     frozen_until, tenures, costs = tabu.frozen_until, tabu.tenures, tabu.costs
     weight = pair_weight * length
     for step in range(num_steps):
         now = clock + step
-        out, worst = -1, np.int64(0)
-        for v in range(len(words)):
-            if is_chosen[v] and frozen_until[v] <= now:
+        # The best cost of a block is found without branches, which vectorises; then the first word that has it.
+        worst, block = np.int64(-NO_SWAP), 0
+        for start in range(0, num_words, BLOCK):
+            most = np.int64(-NO_SWAP)
+            for v in range(np.uint64(start), np.uint64(min(start + BLOCK, num_words))):
                 cost = weight * degrees[v] + 2 * dots[v]
-                if out < 0 or cost > worst:
-                    out, worst = v, cost
-        if out < 0:
+                if not is_chosen[v] or frozen_until[v] > now:
+                    cost = np.int64(-NO_SWAP)
+                most = max(most, cost)
+            if most > worst:
+                worst, block = most, start
+        if worst == -NO_SWAP:
             return
+        out = block
+        while not is_chosen[out] or frozen_until[out] > now or weight * degrees[out] + 2 * dots[out] != worst:
+            out += 1
         old = words[out]
-        into, least = -1, np.int64(0)
-        for v in range(len(words)):
-            if not is_chosen[v] and frozen_until[v] <= now:
+        # Less 2 N N_act, which is the same for all.
+        least, block = np.int64(NO_SWAP), 0
+        for start in range(0, num_words, BLOCK):
+            fewest = np.int64(NO_SWAP)
+            for v in range(np.uint64(start), np.uint64(min(start + BLOCK, num_words))):
                 shared = popcount(words[v] & old)
-                cost = weight * (degrees[v] - np.int64(shared == shared_at_min)) + 2 * dots[v]
-                cost += 2 * length * (act - shared)
-                if into < 0 or cost < least:
-                    into, least = v, cost
-        if into < 0:
+                cost = weight * (degrees[v] - np.int64(shared == shared_at_min)) + 2 * (dots[v] - length * shared)
+                if is_chosen[v] or frozen_until[v] > now:
+                    cost = np.int64(NO_SWAP)
+                fewest = min(fewest, cost)
+            if fewest < least:
+                least, block = fewest, start
+        if least == NO_SWAP:
             return
+        into, cost = block - 1, np.int64(NO_SWAP)
+        while cost != least:
+            into += 1
+            if not is_chosen[into] and frozen_until[into] <= now:
+                shared = popcount(words[into] & old)
+                cost = weight * (degrees[into] - np.int64(shared == shared_at_min))
+                cost += 2 * (dots[into] - length * shared)
         apply_swap(pool, choice, out, into)
-        costs[NOW] += least - worst
+        costs[NOW] += least + 2 * length * pool.act - worst
         frozen_until[out] = now + tenures[2 * (now % (len(tenures) // 2))]
         frozen_until[into] = now + tenures[2 * (now % (len(tenures) // 2)) + 1]
         if costs[NOW] < costs[LEAST]:
@@ -216,23 +238,6 @@ def best_swap(
                 best, best_pairs = change, pairs
                 found[OUT], found[INTO] = y, x
     return best < 0
-
-
-@kernel
-def swap_changes(
-    pool: Pool,
-    dots: NDArray[np.int64],
-    inside: NDArray[np.int64],
-    outside: NDArray[np.int64],
-    changes: NDArray[np.int64],
-) -> None:
-    """Put into ``changes[i * len(outside) + j]`` how the swap (inside[i], outside[j]) changes the uneven-ness."""
-    words, length, act = pool.words, pool.length, pool.act
-    for i in range(len(inside)):
-        y = inside[i]
-        for j in range(len(outside)):
-            x = outside[j]
-            changes[i * len(outside) + j] = 2 * (dots[x] - dots[y]) + 2 * length * (act - popcount(words[x] & words[y]))
 
 
 @kernel

@@ -88,8 +88,8 @@ def lexicode(length: int, act: int, min_distance: int, work: Work | None = None)
         act: N_act, ones per word, 1..N-1.
         min_distance: H_min, at least 2; an odd one means the next even one, because words of one weight lie at even
             distances.
-        work: its budget is polled about ten times a second, and its time limit starts anew once the kernels are
-            compiled. Its progress is told the phase "enumerating words", the words decided and the size of G so far.
+        work: its budget is polled about ten times a second, and the time that compiling takes does not count. Its
+            progress is told the phase "enumerating words", the words decided and the size of G so far.
 
     Raises:
         InputError: an argument is not a whole number or out of its range.
@@ -98,10 +98,10 @@ def lexicode(length: int, act: int, min_distance: int, work: Work | None = None)
     min_distance = checked_distance(min_distance)
     work = work or Work()
     num_words = math.comb(length, act)
-    if _compile.cache_info().currsize == 0:
+    if compile_kernels.cache_info().currsize == 0:
         work.progress("enumerating words", 0, num_words, "compiling kernels")
-        _compile()
-        work.budget.restart()
+        with work.budget.paused():
+            compile_kernels()
 
     enumeration = _Enumeration(length, act, min_distance)
     num_tops = 1
@@ -229,16 +229,19 @@ class _Enumeration:
         lightest, heaviest = max(0, self._act - (self._length - low)), min(low, self._act)
         reachable = (np.arange(low + 1) >= lightest) & (np.arange(low + 1) <= heaviest)
         sizes = np.where(reachable, (num_radii << low) * num_limbs, 0)
-        start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        balls = lexicode_kernels.Balls(
-            members=np.argsort(weights, kind="stable").astype(np.int64),
+        members = np.argsort(weights, kind="stable")
+        return lexicode_kernels.Balls(
+            members=members.astype(np.int64),
             members_start=members_start,
             num_limbs=num_limbs,
-            bits=np.zeros(int(start[-1]), dtype=np.uint64),
-            start=start,
+            bits=np.concatenate(
+                [
+                    _bitsets(members[members_start[weight] : members_start[weight + 1]], low, num_radii)
+                    for weight in range(lightest, heaviest + 1)
+                ]
+            ),
+            start=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         )
-        lexicode_kernels.fill_balls(self._split, lightest, heaviest, num_radii, balls)
-        return balls
 
     def _grow(self) -> None:
         """Double the room for kept words, up to `MAX_WORDS` and one top's worth, which is the most that a top adds."""
@@ -255,7 +258,16 @@ class _Enumeration:
         self._groups = lexicode_kernels.Groups(self._group_starts, self._occupied, lows, unsorted, unsorted_lows)
 
 
+def _bitsets(members: NDArray[np.int64], low: int, num_radii: int) -> NDArray[np.uint64]:
+    """The balls of every ``low``-bit centre among ``members``, by half the radius and centre, 64 members in a limb."""
+    half_distances = np.full((1 << low, -(-len(members) // 64) * 64), num_radii, dtype=np.uint8)
+    centres = np.arange(1 << low, dtype=np.uint16)
+    half_distances[:, : len(members)] = np.bitwise_count(centres[:, None] ^ members.astype(np.uint16)) >> 1
+    balls = [np.packbits(half_distances <= half, axis=1, bitorder="little") for half in range(num_radii)]
+    return np.concatenate(balls, axis=None).view("<u8").astype(np.uint64)
+
+
 @cache
-def _compile() -> None:
+def compile_kernels() -> None:
     """Compile or load every kernel, on the smallest enumeration there is."""
     _Enumeration(2, 1, 2).advance(1)

@@ -117,28 +117,6 @@ class Block(NamedTuple):
     free: NDArray[np.uint64]
 
 
-@kernel
-def fill_balls(split: Split, lightest: int, heaviest: int, num_radii: int, balls: Balls) -> None:
-    """Set the bits of ``balls.bits`` (zeros before) for the low parts of weight ``lightest..heaviest``."""
-    num_low, bits = split.low, balls.bits
-    for weight in range(lightest, heaviest + 1):
-        limbs = balls.num_limbs[weight]
-        first = balls.members_start[weight]
-        for centre in range(1 << num_low):
-            if not lightest <= popcount(np.uint64(centre)) <= heaviest:
-                continue
-            for index in range(balls.members_start[weight + 1] - first):
-                half = popcount(np.uint64(centre ^ balls.members[first + index])) >> 1
-                if half < num_radii:
-                    row = balls.start[weight] + ((half << num_low) | centre) * limbs
-                    bits[row + (index >> 6)] |= np.uint64(1) << np.uint64(index & 63)
-            for wider in range(1, num_radii):
-                row = balls.start[weight] + ((wider << num_low) | centre) * limbs
-                inner = row - (limbs << num_low)
-                for limb in range(limbs):
-                    bits[row + limb] |= bits[inner + limb]
-
-
 @inner_kernel
 def keep_near(
     prefix: np.uint64,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import comb
 
 import numpy as np
@@ -95,6 +96,8 @@ def linear_code_words(length: int, act: int, min_distance: int, work: Work | Non
             continue
         name = f"extended cyclic [{length},{len(basis)},{distance}]"
         work.progress("listing a linear code", 0, None, name)
+        with work.budget.paused():
+            listing.compile_kernels()
         words, stopped = listing(work)
         if len(words) < 2:
             return None
@@ -173,8 +176,21 @@ def _checks(basis: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
     return checks
 
 
+@cache
+def compile_kernels() -> None:
+    """Compile or load every kernel."""
+    _Span.compile_kernels()
+    _Halves.compile_kernels()
+
+
 class _Span:
     """Lists the words of weight ``act`` among all sums of a basis."""
+
+    @staticmethod
+    @cache
+    def compile_kernels() -> None:
+        """Compile or load the kernels of this class, on words of two bits."""
+        _Span(np.ones(1, dtype=np.uint64), 1)(Work())
 
     def __init__(self, basis: NDArray[np.uint64], act: int) -> None:
         self._basis, self._act = basis, act
@@ -194,6 +210,12 @@ class _Span:
 
 class _Halves:
     """Joins two words of half the weight with equal syndromes."""
+
+    @staticmethod
+    @cache
+    def compile_kernels() -> None:
+        """Compile or load the kernels of this class, on words of two bits."""
+        _Halves(np.ones(1, dtype=np.uint64), 2, 2)(Work())
 
     def __init__(self, basis: NDArray[np.uint64], length: int, act: int) -> None:
         self._checks, self._length, self._act = _checks(basis, length), length, act

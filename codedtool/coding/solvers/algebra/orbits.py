@@ -119,8 +119,8 @@ def orbit_code(
     candidates = [g for g in _named(length, groups) if _is_small_enough(length, weight, g)]
     candidates.sort(key=lambda g: (len(g.column_orbits()) > 1, abs(log(g.order * _TYPICAL_ORBITS / target)), g.name))
     work.progress("searching orbits", 0, None, "loading or compiling kernels")
-    _compile()
-    work.budget.restart()
+    with work.budget.paused():
+        compile_kernels()
     searches: list[_Search] = []
     for number, (num_groups, steps, most_work) in enumerate(_ROUNDS):
         if num_groups is None:
@@ -293,6 +293,6 @@ class _Search:
 
 
 @cache
-def _compile() -> None:
+def compile_kernels() -> None:
     """Compile or load every kernel, on two columns."""
     _Search(PermutationGroup("trivial", 1, 2, ()), 2, 1, 2, 0).run(1, 1, None, Work())
