@@ -244,7 +244,7 @@ class _Halves:
 
         words = np.empty(comb(self._length, size), dtype=np.uint64)
         syndromes = np.empty_like(words)
-        cyclic_kernels.subsets(self._checks, size, words, syndromes)
+        cyclic_kernels.subsets(self._checks, np.arange(size), words, syndromes)
         return words, syndromes
 
 
