@@ -91,11 +91,14 @@ class Budget:
 
     def stop_reason(self) -> StopReason | None:
         """Why work must stop now, or None if it may continue."""
-        if self._interrupted or (self._parent is not None and self._parent._interrupted):
+        if self._is_interrupted():
             return "interrupted"
         if self.time_limit is not None and self.elapsed() >= self.time_limit:
             return "time limit"
         return None
+
+    def _is_interrupted(self) -> bool:
+        return self._interrupted or (self._parent is not None and self._parent._is_interrupted())
 
 
 class Stopwatch:

@@ -10,13 +10,14 @@ import numpy as np
 
 from codedtool.budget import Budget, Progress, Work, silent
 from codedtool.coding.ahead import Ahead
+from codedtool.coding.highest import find_highest
 from codedtool.coding.orders.joint import arrange_jointly, check_companions
 from codedtool.coding.problem import Problem
-from codedtool.coding.result import SchemeResult, SearchInterrupted
+from codedtool.coding.result import NotFoundError, SchemeResult, SearchInterrupted
 from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.solvers.candidate import Candidate, Findings
 from codedtool.coding.solvers.table import SOLVERS, is_practical
-from codedtool.errors import InfeasibleError, InputError
+from codedtool.errors import InputError
 
 Method = Literal["auto", "lexicode", "orbits"]
 Refine = Literal["auto", "local", "cp-sat", "none"]
@@ -73,7 +74,8 @@ def find_scheme(
     check_companions(companions, num_classes)
     problem.check_number_of_words()
     if min_distance == "max":
-        result = _find_highest(problem, method, refine, work)
+        every = list(problem.at_each_distance())
+        result = find_highest(every, lambda one, share: _find(one, method, refine, share), work)
     else:
         result = _find(problem, method, refine, work)
     return arrange_jointly(result, companions, work, choose_words=True)
@@ -138,17 +140,6 @@ def _find(problem: Problem, method: Method, refine: Refine, work: Work) -> Schem
     return result
 
 
-def _find_highest(problem: Problem, method: Method, refine: Refine, work: Work) -> SchemeResult:
-    """The search at the highest distance at which it succeeds, tried downwards from the highest not excluded."""
-    for candidate in problem.at_each_distance():
-        try:
-            return _find(candidate, method, refine, work)
-        except InfeasibleError:
-            if work.stop_reason() is not None or candidate.min_distance == 2:
-                raise
-    raise AssertionError("the last distance is 2, which returns or raises")
-
-
 class _Search:
     """One search at one distance; keeps the best candidate where an interruption can find it."""
 
@@ -173,7 +164,7 @@ class _Search:
         if result is None:
             if self._work.stop_reason() == "interrupted":
                 raise SearchInterrupted(None)
-            raise InfeasibleError(self._not_found())
+            raise NotFoundError(self._not_found(), self._findings.most_words, self._work.stop_reason())
         return result
 
     def _plan(self) -> list[str]:

@@ -75,6 +75,7 @@ def first_words(problem: Problem, work: Work, findings: Findings) -> Candidate |
     with work.stopwatch.timed("enumerate"):
         greedy = lexicode(problem.length, problem.act, problem.min_distance, work.share(_ENUMERATION_SHARE))
     findings.greedy = greedy
+    findings.note(greedy.words)
     if findings.best is not None or len(greedy.words) < problem.num_classes:
         return None
     return Candidate(greedy.words[: problem.num_classes], "lexicode", "first words")

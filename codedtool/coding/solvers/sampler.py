@@ -52,6 +52,7 @@ def draw_words(problem: Problem, work: Work, findings: Findings) -> Candidate | 
     """Solver: `sample_words` as a candidate; None if fewer than K words were found."""
     with work.stopwatch.timed("enumerate"):
         sample = sample_words(problem, work)
+    findings.note(sample.words)
     if len(sample.words) < problem.num_classes:
         return None
     return Candidate(sample.words, "random greedy", f"{sample.num_draws} draws")

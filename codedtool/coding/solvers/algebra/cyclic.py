@@ -65,7 +65,10 @@ def choose_from_linear_code(problem: Problem, work: Work, findings: Findings) ->
     """Solver: K words of weight N_act of the best linear code known here, as whole orbits as far as possible."""
     with work.stopwatch.timed("enumerate"):
         code = linear_code_words(problem.length, problem.act, problem.min_distance, work)
-    if code is None or len(code.words) < problem.num_classes:
+    if code is None:
+        return None
+    findings.note(code.words)
+    if len(code.words) < problem.num_classes:
         return None
     with work.stopwatch.timed("select"):
         chosen = choose_even(code.words, code.orbit, problem, work)

@@ -81,7 +81,10 @@ def choose_from_orbits(problem: Problem, work: Work, findings: Findings) -> Cand
     """Solver: K words of a union of orbits of some group of the catalogue, as whole orbits as far as possible."""
     with work.stopwatch.timed("enumerate"):
         code = orbit_code(problem.length, problem.act, problem.min_distance, work, num_classes=problem.num_classes)
-    if code is None or len(code.words) < problem.num_classes:
+    if code is None:
+        return None
+    findings.note(code.words)
+    if len(code.words) < problem.num_classes:
         return None
     with work.stopwatch.timed("select"):
         if code.union is not None:
