@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from codedtool.errors import InputError
 
-StopReason = Literal["time limit", "interrupted", "word limit"]
+StopReason = Literal["time limit", "interrupted", "word limit", "out of reach"]
 
 
 class Progress(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -68,8 +69,8 @@ class Ahead:
     def _wait(self, work: Work) -> None:
         """Until the second process has ended, for a minute at most, or until an interruption."""
         assert self._process is not None
-        deadline = work.budget.clock() + _MOST_SECONDS
-        while self._process.poll() is None and work.budget.clock() < deadline and work.stop_reason() != "interrupted":
+        deadline = time.monotonic() + _MOST_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline and work.stop_reason() != "interrupted":
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_POLL_SECONDS)
         self._end()

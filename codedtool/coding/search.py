@@ -201,7 +201,7 @@ class _Search:
             seed=self._work.seed,
             greedy_size=None if greedy is None else len(greedy.words),
             seconds=self._work.stopwatch.seconds(),
-            stopped=self._work.stop_reason() or (None if greedy is None else greedy.stopped),
+            stopped=self._work.stop_reason() or (greedy.stopped if greedy is not None and greedy.cut_short else None),
         )
 
     def _offer(self, candidate: Candidate | None) -> None:
@@ -222,6 +222,11 @@ class _Search:
             return f"{asked}; lower `min_distance` or `num_classes`, raise `length`, or try another `method` or `seed`"
         if not greedy.complete:
             share = greedy.num_done / greedy.num_words
+            if greedy.stopped == "out of reach":
+                return (
+                    f"{asked}: algorithm 1 keeps {len(greedy.words)} of the first {share:.3g} of all "
+                    f"{greedy.num_words} words; lower `min_distance` or `num_classes`, or raise `length`"
+                )
             if greedy.stopped == "word limit":
                 return (
                     f"{asked} among the {len(greedy.words)} words that algorithm 1 may keep, of {share:.3g} of all "

@@ -45,6 +45,12 @@ _SLICE = 0.05
 _ENUMERATION_SHARE = 0.6
 
 
+# Where K words of G are wanted, the enumeration ends as out of reach if it has less than this share of them after so
+# many words, some seconds of work. G grows more slowly than the words decided.
+_REACH_AFTER = 1 << 33
+_REACH_SHARE = 1 / 16
+
+
 @dataclass(frozen=True)
 class Lexicode:
     """The greedy set G, or its beginning when the work was stopped.
@@ -54,6 +60,7 @@ class Lexicode:
         num_words: C(N, N_act), how many words there are to decide.
         num_done: how many of them are decided.
         stopped: why the enumeration ended early, or None. "word limit": G has more than `MAX_WORDS` words.
+            "out of reach": the words that are wanted are.
     """
 
     words: NDArray[np.uint64]
@@ -66,6 +73,11 @@ class Lexicode:
         """Whether every word was decided, so that ``words`` is all of G."""
         return self.stopped is None
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether it ended though it might have led somewhere."""
+        return self.stopped not in (None, "out of reach")
+
 
 def first_words(problem: Problem, work: Work, findings: Findings) -> Candidate | None:
     """Solver: enumerate G, put it into ``findings`` for other solvers, and take its first K words.
@@ -73,7 +85,8 @@ def first_words(problem: Problem, work: Work, findings: Findings) -> Candidate |
     Returns None if G is too small, or if there is a candidate already: its columns are more even.
     """
     with work.stopwatch.timed("enumerate"):
-        greedy = lexicode(problem.length, problem.act, problem.min_distance, work.share(_ENUMERATION_SHARE))
+        figures = (problem.length, problem.act, problem.min_distance)
+        greedy = lexicode(*figures, work.share(_ENUMERATION_SHARE), wanted=problem.num_classes)
     findings.greedy = greedy
     findings.note(greedy.words)
     if findings.best is not None or len(greedy.words) < problem.num_classes:
@@ -81,7 +94,9 @@ def first_words(problem: Problem, work: Work, findings: Findings) -> Candidate |
     return Candidate(greedy.words[: problem.num_classes], "lexicode", "first words")
 
 
-def lexicode(length: int, act: int, min_distance: int, work: Work | None = None) -> Lexicode:
+def lexicode(
+    length: int, act: int, min_distance: int, work: Work | None = None, *, wanted: int | None = None
+) -> Lexicode:
     """The greedy set G of algorithm 1 (appendix A), lines 1-11: all words, or those found within the budget.
 
     Args:
@@ -91,6 +106,7 @@ def lexicode(length: int, act: int, min_distance: int, work: Work | None = None)
             distances.
         work: its budget is polled about ten times a second, and the time that compiling takes does not count. Its
             progress is told the phase "enumerating words", the words decided and the size of G so far.
+        wanted: how many words are wanted; the enumeration ends where they are out of reach. None: all of G.
 
     Raises:
         InputError: an argument is not a whole number or out of its range.
@@ -110,6 +126,8 @@ def lexicode(length: int, act: int, min_distance: int, work: Work | None = None)
     while not enumeration.finished:
         work.progress("enumerating words", enumeration.num_done, num_words, f"|G| = {enumeration.num_kept}")
         stopped = "word limit" if enumeration.num_kept > MAX_WORDS else work.stop_reason()
+        if stopped is None and wanted is not None and enumeration.num_kept < _REACH_SHARE * wanted:
+            stopped = "out of reach" if enumeration.num_done > _REACH_AFTER else None
         if stopped is not None:
             break
         started = time.monotonic()
