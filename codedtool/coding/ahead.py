@@ -48,7 +48,11 @@ class Ahead:
         if self._compiling is present:
             with work.budget.paused():
                 self._wait(work)
-        elif following is not None and self._process is None and _lacks(present) and _lacks(following) and _has_core():
+            return
+        if self._process is not None and self._process.poll() is not None:
+            # Its kernels were not needed after all.
+            self._end()
+        if following is not None and self._process is None and _has_core() and _lacks(present) and _lacks(following):
             self._begin(following)
 
     def _begin(self, compile_kernels: Callable[[], None]) -> None:

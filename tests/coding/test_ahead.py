@@ -50,6 +50,17 @@ def test_the_next_kernels_are_there_when_they_are_waited_for(sign: Path) -> None
         assert sign.read_text() == f"{sys.path}"
 
 
+def test_a_second_process_follows_one_whose_kernels_were_not_needed(sign: Path) -> None:
+    with Ahead() as second:
+        second.prepare(present, following, Work())
+        assert second._process is not None
+        second.prepare(present, endless, Work())
+        assert second._compiling is following
+        second._process.wait()
+        second.prepare(present, endless, Work())
+        assert second._compiling is endless
+
+
 def test_what_fails_in_the_second_process_is_left_to_the_first(sign: Path) -> None:
     with Ahead() as second:
         second.prepare(present, failing, Work())
