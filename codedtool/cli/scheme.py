@@ -15,6 +15,7 @@ from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
     Quiet,
+    collector_off,
     interruptible,
     print_json,
     progress_display,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 @verb
+@collector_off()
 def scheme(
     context: typer.Context,
     num_classes: Annotated[int | None, typer.Option("--K", help="Number of classes (codewords); required.")] = None,
