@@ -10,9 +10,9 @@ from codedtool.coding.problem import Problem
 from codedtool.coding.result import Attempt, NotFoundError, SchemeResult, SearchInterrupted
 from codedtool.errors import InfeasibleError
 
-# The least weight of a distance when a time limit is shared, and the share of K words from which on a distance whose
-# time was too short is tried again.
-_LEAST_WEIGHT = 0.1
+# The least weight of a distance when a time limit is shared: enough for searches to end by themselves on a busy machine
+# too. And the share of K words from which on a distance whose time was too short is tried again.
+_LEAST_WEIGHT = 0.3
 _PROMISING = 0.5
 
 Find = Callable[[Problem, Work], SchemeResult]
