@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from codedtool.errors import InputError
 
-StopReason = Literal["time limit", "interrupted", "word limit"]
+StopReason = Literal["time limit", "interrupted", "word limit", "out of reach"]
 
 
 class Progress(Protocol):
@@ -31,7 +31,7 @@ class Budget:
     """A wall-clock limit and an interrupt flag; long work polls both between its slices.
 
     Args:
-        time_limit: seconds from construction (or the last `restart`), or None for no limit.
+        time_limit: seconds from construction, those within `paused` not counted, or None for no limit.
         clock: the monotonic clock, in seconds; tests pass their own.
 
     A search that ends by itself gives the same result every time. A search that the time limit cuts short does not,
@@ -46,14 +46,22 @@ class Budget:
         self._watched = 0
         self._parent: Budget | None = None
 
-    def restart(self) -> None:
-        """Start the time limit again from now, so that waiting for the compiler does not count."""
-        self._start = self.clock()
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time within it does not count, here and in the budget that this is a share of: the compiler's time."""
+        begin = self.clock()
+        try:
+            yield
+        finally:
+            self._postpone(self.clock() - begin)
+
+    def _postpone(self, seconds: float) -> None:
+        self._start += seconds
         if self._parent is not None:
-            self._parent.restart()
+            self._parent._postpone(seconds)
 
     def elapsed(self) -> float:
-        """Seconds since construction or `restart`."""
+        """Seconds since construction, without those that were `paused`."""
         return self.clock() - self._start
 
     def interrupt(self) -> None:
@@ -83,11 +91,14 @@ class Budget:
 
     def stop_reason(self) -> StopReason | None:
         """Why work must stop now, or None if it may continue."""
-        if self._interrupted or (self._parent is not None and self._parent._interrupted):
+        if self._is_interrupted():
             return "interrupted"
         if self.time_limit is not None and self.elapsed() >= self.time_limit:
             return "time limit"
         return None
+
+    def _is_interrupted(self) -> bool:
+        return self._interrupted or (self._parent is not None and self._parent._is_interrupted())
 
 
 class Stopwatch:

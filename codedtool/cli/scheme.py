@@ -15,6 +15,7 @@ from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
     Quiet,
+    collector_off,
     interruptible,
     print_json,
     progress_display,
@@ -25,11 +26,12 @@ from codedtool.errors import InputError
 from codedtool.files import refuse_existing
 
 if TYPE_CHECKING:
-    from codedtool.coding.result import SchemeResult
+    from codedtool.coding.result import Attempt, SchemeResult
     from codedtool.coding.scheme import CodingScheme
 
 
 @verb
+@collector_off()
 def scheme(
     context: typer.Context,
     num_classes: Annotated[int | None, typer.Option("--K", help="Number of classes (codewords); required.")] = None,
@@ -121,7 +123,6 @@ def scheme(
     if target is not None:
         _refuse_target(target, force=force)
 
-    from codedtool.coding.extension import extend_scheme
     from codedtool.coding.result import SearchInterrupted
     from codedtool.coding.search import find_scheme, scheme_from_words
 
@@ -130,6 +131,8 @@ def scheme(
     try:
         with warnings_on_stderr(), progress_display(quiet=quiet) as progress, interruptible(budget):
             if base is not None:
+                from codedtool.coding.extension import extend_scheme
+
                 result = extend_scheme(
                     base,
                     num_classes,
@@ -266,6 +269,13 @@ def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
     say(f"interrupted: the best scheme so far is in {partial} ({sums})", to_stderr=True)
 
 
+def _attempt(one: Attempt, num_classes: int) -> str:
+    """What came of the search at one distance."""
+    words = f"all {num_classes}" if one.most_words >= num_classes else f"at most {one.most_words} of {num_classes}"
+    ended = "" if one.stopped is None else f", ended by the {one.stopped}"
+    return f"distance {one.min_distance}: {words} codewords found in {one.seconds:.1f} s{ended}"
+
+
 def _description(result: SchemeResult, target: Path) -> list[str]:
     """Lines on the scheme, its proof and its file."""
     from codedtool.coding.scheme import best_spread
@@ -297,6 +307,7 @@ def _description(result: SchemeResult, target: Path) -> list[str]:
     if result.greedy_size is not None:
         how += f"; algorithm 1 keeps {result.greedy_size} of {result.num_words} words"
     lines.append(f"chosen by         {how}")
+    lines += [f"{'' if place else 'tried':<18}{_attempt(one, K)}" for place, one in enumerate(result.tried)]
     if extension is not None:
         lines.append(
             f"kept              the first {extension.num_given} rows, word for word; new: {K - extension.num_given}"

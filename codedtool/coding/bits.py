@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.coding.compiled import kernel
+from codedtool.coding.compiled import inner_kernel
 
 
-@kernel
+@inner_kernel
 def popcount(bits: np.uint64) -> np.int64:
     """The number of ones of a uint64; written so that LLVM turns it into one instruction."""
     bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -23,20 +23,20 @@ def popcount(bits: np.uint64) -> np.int64:
     return np.int64((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@kernel
+@inner_kernel
 def lowest_bit(bits: np.uint64) -> np.int64:
     """The place of the lowest one of a uint64 that is not 0."""
     return popcount((bits & (~bits + np.uint64(1))) - np.uint64(1))
 
 
-@kernel
+@inner_kernel
 def copy_to(target: NDArray[Any], source: NDArray[Any]) -> None:
     """Copy ``source`` (1-D) to ``target``; unlike ``target[:] = source``, it costs the compiler no seconds."""
     for i in range(len(source)):
         target[i] = source[i]
 
 
-@kernel
+@inner_kernel
 def random_below(state: NDArray[np.uint64], bound: int) -> np.int64:
     """A random whole number from 0 to ``bound`` - 1; advances ``state[0]`` (splitmix64: Steele, Lea, Flood 2014)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -47,7 +47,7 @@ def random_below(state: NDArray[np.uint64], bound: int) -> np.int64:
     return np.int64(z % np.uint64(bound))
 
 
-@kernel
+@inner_kernel
 def xorshift(bits: np.uint64) -> np.uint64:
     """The next state of an xorshift64* generator (S. Vigna 2016)."""
     bits ^= bits >> np.uint64(12)
@@ -56,13 +56,13 @@ def xorshift(bits: np.uint64) -> np.uint64:
     return bits
 
 
-@kernel
+@inner_kernel
 def scrambled(bits: np.uint64) -> np.uint64:
     """The 64 random bits that the state ``bits`` of an xorshift64* generator gives."""
     return bits * np.uint64(0x2545F4914F6CDD1D)
 
 
-@kernel
+@inner_kernel
 def scaled(bits: np.uint64, bound: int | np.int64) -> np.int64:
     """27 random bits (``bits`` < 2^27) as a whole number from 0 to ``bound`` - 1."""
     return np.int64((bits * np.uint64(bound)) >> np.uint64(27))

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from codedtool.budget import Budget, Progress, Work, silent
 from codedtool.coding.arguments import checked_distance, whole
+from codedtool.coding.highest import find_highest
 from codedtool.coding.orders.joint import check_companions
 from codedtool.coding.orders.rest import order_rest
 from codedtool.coding.problem import Problem
-from codedtool.coding.result import Extension, SchemeResult, SearchInterrupted
+from codedtool.coding.result import Extension, NotFoundError, SchemeResult, SearchInterrupted
 from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.solvers.beside import (
     Beside,
@@ -82,18 +83,16 @@ def extend_scheme(
             f"`min_distance` must be at most {highest}, got {min_distance}: the given scheme's own codewords are no "
             "farther apart"
         )
-    lowest = 2 if min_distance == "max" else checked_distance(min_distance)
-    for distance in range(highest if min_distance == "max" else lowest, lowest - 1, -2):
-        problem = Problem(num_classes, scheme.length, scheme.act, distance)
-        try:
-            problem.check_number_of_words()
-            problem.check_bound()
-            search = _Search(scheme, problem, companions, work)
-            return search.run()
-        except InfeasibleError:
-            if work.stop_reason() is not None or distance == lowest:
-                raise
-    raise AssertionError("the last distance returns or raises")
+
+    def find(problem: Problem, share: Work) -> SchemeResult:
+        problem.check_number_of_words()
+        problem.check_bound()
+        return _Search(scheme, problem, companions, share).run()
+
+    if min_distance != "max":
+        return find(Problem(num_classes, scheme.length, scheme.act, min_distance), work)
+    every = [Problem(num_classes, scheme.length, scheme.act, distance) for distance in range(highest, 0, -2)]
+    return find_highest(every, find, work)
 
 
 @dataclass
@@ -118,7 +117,8 @@ class _Search:
             if result is None:
                 if self.work.stop_reason() == "interrupted":
                     raise SearchInterrupted(None)
-                raise InfeasibleError(self._not_found())
+                most_words = self.scheme.num_classes + self.reached
+                raise NotFoundError(self._not_found(), most_words, self.work.stop_reason())
             result = order_rest(result, self.scheme.num_classes, self.companions, self.work)
         except KeyboardInterrupt as interruption:
             if isinstance(interruption, SearchInterrupted):

@@ -70,6 +70,22 @@ class Problem:
         """Upper bounds on the number of words at pairwise distance >= H_min."""
         return upper_bound(self.length, self.act, self.min_distance)
 
+    @property
+    def likelihood(self) -> float:
+        """How likely a search is to find K words, 0..1: by where log K lies between two bounds on how many there are.
+
+        It is 1 up to Gilbert's lower bound (1952), the number of all words over that of the words closer than H_min to
+        one, which every greedy search reaches; and 0 from the upper bound on.
+        """
+        weight = min(self.act, self.length - self.act)
+        near = range(self.min_distance // 2)
+        ball = sum(math.comb(weight, i) * math.comb(self.length - weight, i) for i in near)
+        if self.num_classes * ball <= self.num_words:
+            return 1.0
+        if self.num_classes >= self.bound.best:
+            return 0.0
+        return math.log(self.bound.best / self.num_classes) / math.log(self.bound.best * ball / self.num_words)
+
     def with_classes(self, num_classes: int) -> Problem:
         """The same problem for ``num_classes`` codewords."""
         return replace(self, num_classes=num_classes)

@@ -9,9 +9,44 @@ from typing import TYPE_CHECKING, Any
 from codedtool.budget import StopReason
 from codedtool.coding.bounds import UpperBound, upper_bound
 from codedtool.coding.scheme import CodingScheme
+from codedtool.errors import InfeasibleError
 
 if TYPE_CHECKING:
     from codedtool.coding.orders.pairing import JointOrder
+
+
+class NotFoundError(InfeasibleError):
+    """K words were neither found nor proved impossible at one distance.
+
+    Attributes:
+        most_words: the most words that were found at it.
+        stopped: why the search ended early, or None.
+    """
+
+    def __init__(self, message: str, most_words: int, stopped: StopReason | None) -> None:
+        super().__init__(message)
+        self.most_words, self.stopped = most_words, stopped
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The search at one distance, where the highest was asked for.
+
+    Attributes:
+        min_distance: H_min.
+        most_words: the most words that were found at it; K if K words were.
+        stopped: why it ended early, or None; "time limit" also means the distance's share of it.
+        seconds: wall-clock seconds.
+    """
+
+    min_distance: int
+    most_words: int
+    stopped: StopReason | None
+    seconds: float = field(compare=False)
+
+    def provenance(self) -> dict[str, Any]:
+        """The attempt as plain JSON types, without the seconds."""
+        return {"min_distance": self.min_distance, "most_words": self.most_words, "stopped": self.stopped}
 
 
 @dataclass(frozen=True)
@@ -70,6 +105,7 @@ class SchemeResult:
         stopped: why the search ended early, or None.
         joint: how the rows were ordered beside the companions, or None without companions.
         extension: the rows that were kept from a given scheme, or None if there was none.
+        tried: the searches at each distance, in their order, where the highest was asked for.
     """
 
     scheme: CodingScheme
@@ -84,6 +120,7 @@ class SchemeResult:
     stopped: StopReason | None = None
     joint: JointOrder | None = None
     extension: Extension | None = None
+    tried: tuple[Attempt, ...] = ()
 
     @classmethod
     def of(
@@ -142,6 +179,7 @@ class SchemeResult:
             "stopped": self.stopped,
             **({} if self.joint is None else {"joint": self.joint.provenance()}),
             **({} if self.extension is None else {"extension": self.extension.provenance()}),
+            **({"tried": [one.provenance() for one in self.tried]} if self.tried else {}),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -155,6 +193,7 @@ class SchemeResult:
             "distance_histogram": {str(d): n for d, n in self.scheme.distance_histogram.items()},
             "seconds": self.seconds,
             "joint": None if self.joint is None else self.joint.provenance(),
+            "tried": [{**one.provenance(), "seconds": one.seconds} for one in self.tried],
         }
 
 

@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 
 from codedtool.budget import Budget, Progress, Work, silent
+from codedtool.coding.ahead import Ahead
+from codedtool.coding.highest import find_highest
 from codedtool.coding.orders.joint import arrange_jointly, check_companions
 from codedtool.coding.problem import Problem
-from codedtool.coding.result import SchemeResult, SearchInterrupted
+from codedtool.coding.result import NotFoundError, SchemeResult, SearchInterrupted
 from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.solvers.candidate import Candidate, Findings
 from codedtool.coding.solvers.table import SOLVERS, is_practical
-from codedtool.errors import InfeasibleError, InputError
+from codedtool.errors import InputError
 
 Method = Literal["auto", "lexicode", "orbits"]
 Refine = Literal["auto", "local", "cp-sat", "none"]
@@ -72,7 +74,8 @@ def find_scheme(
     check_companions(companions, num_classes)
     problem.check_number_of_words()
     if min_distance == "max":
-        result = _find_highest(problem, method, refine, work)
+        every = list(problem.at_each_distance())
+        result = find_highest(every, lambda one, share: _find(one, method, refine, share), work)
     else:
         result = _find(problem, method, refine, work)
     return arrange_jointly(result, companions, work, choose_words=True)
@@ -137,17 +140,6 @@ def _find(problem: Problem, method: Method, refine: Refine, work: Work) -> Schem
     return result
 
 
-def _find_highest(problem: Problem, method: Method, refine: Refine, work: Work) -> SchemeResult:
-    """The search at the highest distance at which it succeeds, tried downwards from the highest not excluded."""
-    for candidate in problem.at_each_distance():
-        try:
-            return _find(candidate, method, refine, work)
-        except InfeasibleError:
-            if work.stop_reason() is not None or candidate.min_distance == 2:
-                raise
-    raise AssertionError("the last distance is 2, which returns or raises")
-
-
 class _Search:
     """One search at one distance; keeps the best candidate where an interruption can find it."""
 
@@ -157,17 +149,22 @@ class _Search:
 
     def run(self) -> SchemeResult:
         """Run the solvers of the plan until the columns are as even as possible; the result is verified."""
-        for name in self._plan():
-            if _spread(self._findings.best, self._problem) <= self._problem.best_spread or self._is_stopped():
-                break
-            solver = SOLVERS[name]
-            if solver.can_start(self._problem, self._findings):
+        solvers = [SOLVERS[name] for name in self._plan()]
+        with Ahead() as ahead:
+            for place, solver in enumerate(solvers):
+                if _spread(self._findings.best, self._problem) <= self._problem.best_spread or self._is_stopped():
+                    break
+                if not solver.can_start(self._problem, self._findings):
+                    continue
+                if solver.compile_kernels is not None:
+                    later = (one.compile_kernels for one in solvers[place + 1 :] if one.compile_kernels is not None)
+                    ahead.prepare(solver.compile_kernels, next(later, None), self._work)
                 self._offer(solver.solve(self._problem, self._work, self._findings))
         result = self.best()
         if result is None:
             if self._work.stop_reason() == "interrupted":
                 raise SearchInterrupted(None)
-            raise InfeasibleError(self._not_found())
+            raise NotFoundError(self._not_found(), self._findings.most_words, self._work.stop_reason())
         return result
 
     def _plan(self) -> list[str]:
@@ -204,7 +201,7 @@ class _Search:
             seed=self._work.seed,
             greedy_size=None if greedy is None else len(greedy.words),
             seconds=self._work.stopwatch.seconds(),
-            stopped=self._work.stop_reason() or (None if greedy is None else greedy.stopped),
+            stopped=self._work.stop_reason() or (greedy.stopped if greedy is not None and greedy.cut_short else None),
         )
 
     def _offer(self, candidate: Candidate | None) -> None:
@@ -225,6 +222,11 @@ class _Search:
             return f"{asked}; lower `min_distance` or `num_classes`, raise `length`, or try another `method` or `seed`"
         if not greedy.complete:
             share = greedy.num_done / greedy.num_words
+            if greedy.stopped == "out of reach":
+                return (
+                    f"{asked}: algorithm 1 keeps {len(greedy.words)} of the first {share:.3g} of all "
+                    f"{greedy.num_words} words; lower `min_distance` or `num_classes`, or raise `length`"
+                )
             if greedy.stopped == "word limit":
                 return (
                     f"{asked} among the {len(greedy.words)} words that algorithm 1 may keep, of {share:.3g} of all "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +16,8 @@ from typer.testing import CliRunner
 from codedtool.analysis.result import Table
 from codedtool.cli import app, session, verify
 from codedtool.cli.session import print_table, progress_display
+from codedtool.coding.result import SchemeResult
+from codedtool.coding.search import find_scheme
 from tests.cli.test_cli import run
 
 BOUNDS = "bounds --K 10 --N 64 --act 20"
@@ -49,6 +53,22 @@ def test_what_cannot_be_printed_is_said_after_the_work(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "standard output (No space left on device)" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("line", ["scheme --K 3 --N 6 --act 3 --hmin 4 -q", "scheme --K 3 --N 6 --act 3 --hmin 99 -q"])
+def test_the_search_for_cycles_is_off_in_a_search_only(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def search(*arguments: Any, **options: Any) -> SchemeResult:
+        seen.append(gc.isenabled())
+        return find_scheme(*arguments, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("codedtool.coding.search.find_scheme", search)
+    CliRunner().invoke(app, line.split())
+    assert (seen, gc.isenabled()) == ([False], True)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "utf-16"])

@@ -206,7 +206,7 @@ def test_the_table_finds_a_double_swap_exactly_where_trying_all_finds_one(seed: 
         balance_kernels.Pool(words, N, 5, overlap),
         degrees,
         table_of_pairs,
-        balance_kernels.Sides(inside, hashes[inside], outside),
+        balance_kernels.Sides(inside, hashes[inside], outside, np.empty(len(inside), dtype=np.int64)),
         wanted,
         (wanted.astype(np.uint64) * weights).sum(dtype=np.uint64),
         spared_out,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numba
@@ -96,6 +97,29 @@ def hits(kernel: Any) -> int:
 
 def flip_last_byte(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def test_the_cache_lacks_a_module_until_it_was_compiled(
+    fresh_kernel: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(kernel: Any) -> bool:
+        module = ModuleType("twice_kernels")
+        vars(module)["twice"] = kernel
+        return compiled.cache_lacks(module)
+
+    kernel = fresh_kernel()
+    assert lacks(kernel)
+    kernel(3)
+    assert not lacks(kernel)
+    # As the next process finds it; and where there is no cache, none can be filled.
+    assert not lacks(fresh_kernel())
+
+    def refuse(_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", refuse)
+    with pytest.warns(compiled.CacheIgnored, match="no folder for it can be written"):
+        assert not lacks(fresh_kernel())
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget, Work
+from codedtool.coding.search import find_scheme
 from codedtool.coding.solvers import lexicode as lexicode_module
 from codedtool.coding.solvers.lexicode import lexicode
-from codedtool.errors import InputError
+from codedtool.errors import InfeasibleError, InputError
 
 # SPEC section 1: (N, N_act, H_min) and |G|.
 KNOWN = {
@@ -177,6 +178,21 @@ def test_a_set_beyond_the_memory_it_may_take_stops_at_the_word_limit(monkeypatch
     result = lexicode(40, 10, 2)
     assert result.stopped == "word limit"
     assert 10_000 < len(result.words) == result.num_done
+
+
+def test_words_out_of_reach_end_the_enumeration_and_those_within_reach_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexicode_module, "_REACH_AFTER", 10_000)
+    whole = lexicode(22, 11, 8)
+    few = lexicode(22, 11, 8, wanted=300)
+    assert few.stopped == "out of reach"
+    assert not few.complete
+    assert 10_000 < few.num_done < few.num_words
+    np.testing.assert_array_equal(few.words, whole.words[: len(few.words)])
+    assert len(few.words) < len(whole.words)
+    enough = lexicode(22, 11, 8, wanted=len(few.words))
+    np.testing.assert_array_equal(enough.words, whole.words)
+    with pytest.raises(InfeasibleError, match=f"keeps {len(few.words)} of the first .* of all 705432 words"):
+        find_scheme(300, 22, 11, 8, method="lexicode")
 
 
 def test_progress_is_monotone_and_ends_at_the_total() -> None:

@@ -41,6 +41,7 @@ def test_enumerated_orbits_are_all_admissible_orbits(length: int, act: int, min_
             sizes=np.zeros(1000, dtype=np.int64),
             num_kept=np.zeros(1, dtype=np.int64),
             rest=np.zeros(1, dtype=np.uint64),
+            points=np.zeros(act, dtype=np.int64),
         )
         for bits in group.column_orbits():
             if bits[-1] + 1 >= act:

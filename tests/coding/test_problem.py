@@ -71,6 +71,28 @@ def test_at_each_distance_goes_down_from_the_highest_not_excluded() -> None:
     assert distances == sorted(possible, reverse=True)
 
 
+def test_paused_time_counts_neither_for_a_share_nor_for_the_whole() -> None:
+    now = [0.0]
+    budget = Budget(10, clock=lambda: now[0])
+    share = budget.share(0.5)
+    now[0] = 3
+    with share.paused():
+        now[0] = 103
+    assert (share.elapsed(), budget.elapsed()) == (3, 3)
+    now[0] = 105
+    assert (share.stop_reason(), budget.stop_reason()) == ("time limit", None)
+    now[0] = 110
+    assert budget.stop_reason() == "time limit"
+
+
+def test_an_interruption_reaches_the_share_of_a_share() -> None:
+    budget = Budget()
+    share = budget.share(0.5).share(0.5)
+    assert share.stop_reason() is None
+    budget.interrupt()
+    assert share.stop_reason() == "interrupted"
+
+
 def test_work_refuses_a_negative_seed() -> None:
     with pytest.raises(InputError, match="`seed` must be 0 or more, got -3"):
         Work(-3)

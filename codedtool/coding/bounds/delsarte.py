@@ -1,4 +1,4 @@
-"""Delsarte's linear programme in the Johnson scheme: OR-Tools finds the vertex, whole numbers prove it.
+"""Delsarte's linear programme in the Johnson scheme, solved in whole numbers.
 
 The Johnson scheme J(N, w) is the set of the C(N, w) words of weight w (w <= N/2), two of them in relation i at Hamming
 distance 2i, i = 0..w. The matrices D_i of its relations have common eigenspaces V_0 (constant vectors), V_1, ..., V_w;
@@ -17,12 +17,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import comb, sqrt
+from math import comb
 
 from codedtool.errors import InputError
-
-# The i of the basic b_i, and the k of the nonbasic slacks.
-Vertex = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,6 @@ def eigenvalue(length: int, act: int, relation: int, space: int) -> int:
 def delsarte_certificate(length: int, act: int, min_distance: int) -> DelsarteCertificate:
     """The optimum of Delsarte's programme for words of ``length`` bits and weight ``act``, as a proof of its value.
 
-    OR-Tools' GLOP solves the programme in floating point. The vertex it names is solved again in whole numbers and,
-    if rounding misled it, left for a better one by exact simplex steps. So GLOP decides only
-    how many steps are taken, never the value. If it gives up, as on some programmes with N >= 42, the steps start at
-    the origin.
-
     Args:
         length: N, 2 to 64.
         act: N_act, 0 < N_act < N.
@@ -96,41 +88,11 @@ def delsarte_certificate(length: int, act: int, min_distance: int) -> DelsarteCe
         )
     relations = range(min_distance // 2, weight + 1)
     programme = _Programme(length, weight, relations)
-    programme.move_to(_glop_vertex(length, weight, relations))
     programme.optimise()
     certificate = DelsarteCertificate(length, act, min_distance, programme.multipliers())
     if not certificate.holds():
         raise AssertionError(f"the exact simplex returned no proof for {certificate}")
     return certificate
-
-
-def _glop_vertex(length: int, act: int, relations: range) -> Vertex:
-    """GLOP's optimal basis: the i with b_i basic, and the k whose inequality is tight; empty lists if it gives up.
-
-    With x_i = b_i sqrt(v_i), and row k multiplied by sqrt(m_k / C(N, w)), where m_k = C(N, k) - C(N, k-1) is the
-    dimension of V_k, the coefficients are entries of an orthogonal matrix; the E_i(k) reach 10^17 at N = 64.
-    """
-    from ortools.linear_solver import pywraplp
-
-    solver = pywraplp.Solver.CreateSolver("GLOP")
-    num_words = comb(length, act)
-    volumes = {i: eigenvalue(length, act, i, 0) for i in relations}
-    x = {i: solver.NumVar(0, solver.infinity(), "") for i in relations}
-    rows = {}
-    for k in range(1, act + 1):
-        dimension = comb(length, k) - comb(length, k - 1)
-        rows[k] = solver.Constraint(-sqrt(dimension / num_words), solver.infinity())
-        for i in relations:
-            entry = eigenvalue(length, act, i, k) * sqrt(dimension / num_words) / sqrt(volumes[i])
-            rows[k].SetCoefficient(x[i], entry)
-    for i in relations:
-        solver.Objective().SetCoefficient(x[i], sqrt(volumes[i]))
-    solver.Objective().SetMaximization()
-    if solver.Solve() != pywraplp.Solver.OPTIMAL:
-        return [], []
-    basic = [i for i in relations if x[i].basis_status() == pywraplp.Solver.BASIC]
-    tight = [k for k, row in rows.items() if row.basis_status() != pywraplp.Solver.BASIC]
-    return basic, tight
 
 
 class _Programme:
@@ -149,31 +111,27 @@ class _Programme:
         self._basic = [-k for k in range(1, act + 1)]
         self._nonbasic = list(relations)
 
-    def move_to(self, vertex: Vertex) -> None:
-        """Make the given b_i basic in place of the given slacks; stay at the origin if that is no vertex."""
-        origin = [row.copy() for row in self._tableau], self._basic.copy(), self._nonbasic.copy()
-        relations, spaces = vertex
-        for i in relations:
-            column = self._nonbasic.index(i)
-            free = [r for r, name in enumerate(self._basic) if -name in spaces and self._tableau[r][column]]
-            if free:
-                self._pivot(free[0], column)
-        if any(row[-1] < 0 for row in self._tableau[:-1]):
-            self._tableau, self._basic, self._nonbasic = origin
-            self._denominator = 1
-
     def optimise(self) -> None:
-        """Simplex steps until no reduced cost is negative, by Bland's rule, which cannot cycle."""
+        """Simplex steps, from the origin, until no reduced cost is negative.
+
+        Each is the one that raises the objective most, which takes the fewest steps here. Where none raises it, Bland's
+        rule decides, which cannot cycle.
+        """
         while True:
-            costs = self._tableau[-1]
-            entering = [c for c, _ in enumerate(self._nonbasic) if costs[c] < 0]
+            costs, names = self._tableau[-1], self._nonbasic
+            entering = [c for c, _ in enumerate(names) if costs[c] < 0]
             if not entering:
                 return
-            column = max(entering, key=lambda c: self._nonbasic[c])
-            # The sum M - 1 is bounded by C(N, w), so some row limits the entering variable.
-            rows = [r for r in range(self._act) if self._tableau[r][column] > 0]
-            row = min(rows, key=lambda r: (Fraction(self._tableau[r][-1], self._tableau[r][column]), -self._basic[r]))
-            self._pivot(row, column)
+            pivots = {c: self._leaving_row(c) for c in entering}
+            gains = {c: Fraction(-costs[c] * self._tableau[r][-1], self._tableau[r][c]) for c, r in pivots.items()}
+            column = max(entering, key=lambda c: (gains[c], names[c]))
+            self._pivot(pivots[column], column)
+
+    def _leaving_row(self, column: int) -> int:
+        """The row that limits a variable that becomes basic; of equal ones the first by Bland's rule."""
+        # The sum M - 1 is bounded by C(N, w), so some row does.
+        rows = [r for r in range(self._act) if self._tableau[r][column] > 0]
+        return min(rows, key=lambda r: (Fraction(self._tableau[r][-1], self._tableau[r][column]), -self._basic[r]))
 
     def multipliers(self) -> tuple[Fraction, ...]:
         """The dual solution y_1..y_w at the present vertex."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codedtool.coding.bits import copy_to, scaled, scrambled, xorshift
-from codedtool.coding.compiled import kernel
+from codedtool.coding.compiled import inner_kernel, kernel
 
-BITS = "4cfa4bf0cb4e"  # checksum of bits.py
+BITS = "7a3a47ae6c02"  # checksum of bits.py
 
 # Places of the totals of an annealing: the sum now, and the greatest seen.
 NOW, GREATEST = 0, 1
@@ -94,7 +94,7 @@ def swap_gain(
     return total + 2 * similar_i[j] * overlap_i[j]
 
 
-@kernel
+@inner_kernel
 def swap(overlaps_KK: NDArray[np.int64], order: NDArray[np.int64], i: int | np.int64, j: int | np.int64) -> None:
     """Swap the codewords of classes i and j."""
     order[i], order[j] = order[j], order[i]

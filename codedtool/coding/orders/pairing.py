@@ -227,10 +227,12 @@ class _Search:
         others_KK = np.bitwise_count(self.words_SK[:, :, None] ^ self.words_SK[:, None]).sum(axis=0, dtype=np.int64)
         own_KK = np.bitwise_count(self.words_K[:, None] ^ self.words_K[None]).astype(np.int64)
         figures = np.array(self.figures)
+        order, least, pairs = np.zeros((3, self.num_classes), dtype=np.int64)
+        branch = pairing_kernels.Branch(order, np.zeros(self.num_classes, dtype=np.bool_), least, pairs)
         for row in range(self.num_classes):
             if self._is_stopped():
                 return
-            pairing_kernels.search_orders(others_KK, own_KK, row, figures, self.best)
+            pairing_kernels.search_orders(others_KK, own_KK, row, figures, self.best, branch)
             self.figures = (int(figures[pairing_kernels.MIN_DISTANCE]), int(figures[pairing_kernels.NUM_PAIRS]))
             self._report(row + 1, self.num_classes, "all orders")
         self.exhausted = True

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codedtool.coding.bits import copy_to, popcount, scaled, scrambled, xorshift
-from codedtool.coding.compiled import kernel
+from codedtool.coding.compiled import inner_kernel, kernel
 
-BITS = "4cfa4bf0cb4e"  # checksum of bits.py
+BITS = "7a3a47ae6c02"  # checksum of bits.py
 
 # Places of the totals of an annealing: cost now, least cost seen, and the number of classes in conflict.
 COST, LEAST_COST, NUM_CONFLICTS = 0, 1, 2
@@ -60,6 +60,21 @@ class Order(NamedTuple):
     totals: NDArray[np.int64]
 
 
+class Branch(NamedTuple):
+    """Scratch of `search_orders`, which decides the rows class by class.
+
+    Attributes:
+        order: (K,) the row of each class that is decided, or -1.
+        taken: (K,) bool, which rows are given away.
+        least, pairs: (K,) the smallest joint distance among the classes before each one, and how many pairs have it.
+    """
+
+    order: NDArray[np.int64]
+    taken: NDArray[np.bool_]
+    least: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+
+
 @kernel
 def fill_wanted(
     words_SK: NDArray[np.uint64], goal: int, most: int, first: int, last: int, wanted: NDArray[np.int8]
@@ -95,7 +110,7 @@ def add_costs(pairs: Pairs, first: int, last: int, costs: NDArray[np.int64]) -> 
         costs[i] = total
 
 
-@kernel
+@inner_kernel
 def cost_of(short: np.int64, steepness: int) -> np.int64:
     """The cost of a pair whose joint distance is ``short`` below the goal."""
     h = max(short, np.int64(0)) >> np.int64(1)
@@ -155,7 +170,7 @@ def anneal(
     random_state[0] = bits
 
 
-@kernel
+@inner_kernel
 def swap_rows(pairs: Pairs, order: Order, i: int | np.int64, j: int | np.int64) -> None:
     """Give class i the row of class j and the reverse; bring ``own``, ``costs`` and the conflicts up to date."""
     wanted, own, steepness, costs = pairs.wanted, pairs.own, pairs.steepness, order.costs
@@ -178,7 +193,7 @@ def swap_rows(pairs: Pairs, order: Order, i: int | np.int64, j: int | np.int64) 
     list_conflict(order, j)
 
 
-@kernel
+@inner_kernel
 def list_conflict(order: Order, k: int | np.int64) -> None:
     """Enter class k into the list of classes in conflict, or take it off, according to its cost."""
     costs, in_conflict, place, totals = order.costs, order.in_conflict, order.place, order.totals
@@ -201,6 +216,7 @@ def search_orders(
     first_row: int,
     figures: NDArray[np.int64],
     best_order: NDArray[np.int64],
+    branch: Branch,
 ) -> None:
     """Try every order that gives class 0 the row ``first_row``; branch and bound, for K <= 10.
 
@@ -209,10 +225,10 @@ def search_orders(
     a beginning that is no better than the best whole order is not continued.
     """
     num_classes = len(own_KK)
-    order = np.full(num_classes, -1, dtype=np.int64)
-    taken = np.zeros(num_classes, dtype=np.bool_)
-    least = np.full(num_classes + 1, 1 << 30, dtype=np.int64)
-    pairs = np.zeros(num_classes + 1, dtype=np.int64)
+    order, taken, least, pairs = branch.order, branch.taken, branch.least, branch.pairs
+    for k in range(num_classes):
+        order[k], taken[k] = -1, False
+    least[1], pairs[1] = 1 << 30, 0
     order[0] = first_row
     taken[first_row] = True
     depth = 1

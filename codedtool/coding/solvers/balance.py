@@ -16,6 +16,7 @@ of swaps that leave the columns as they are and lower the number of pairs at H_m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,20 @@ def select_balanced(
     return search.run()
 
 
+@cache
+def compile_kernels() -> None:
+    """Compile or load every kernel, on the words of four bits with two ones."""
+    problem = Problem(2, 4, 2, 2)
+    words = np.array([3, 5, 6, 9, 10, 12], dtype=np.uint64)
+    search = _Balance(words, problem, Work(), levels_of(problem))
+    search._count()
+    search._tabu(1)
+    search._descend()
+    table = search._double_swaps()
+    table.look_up(search._missing())
+    search._swap(int(table.inside[0]), int(table.outside[0]))
+
+
 class _Balance:
     """One choice of K words and the search that improves it; `pool` and `choice` are those of `balance_kernels`."""
 
@@ -130,6 +145,8 @@ class _Balance:
     def run(self) -> Selection:
         """All stages; returns the best choice seen."""
         self.work.progress("balancing columns", 0, None, "loading or compiling kernels")
+        with self.work.budget.paused():
+            compile_kernels()
         self._count()
         self._report()
         least, most = _TABU_STEPS
@@ -283,16 +300,16 @@ class _Balance:
         First without a third swap, then with each of the third swaps that leave the columns least uneven: every one
         is another target for the same table.
         """
-        from codedtool.coding.solvers import balance_kernels
-
         table = self._double_swaps()
         pairs = table.look_up(wanted_N)
         if pairs is not None:
             table.apply()
             return True
         inside, outside = table.inside, table.outside
-        changes = np.empty(len(inside) * len(outside), dtype=np.int64)
-        balance_kernels.swap_changes(self.pool, self.choice.dots, inside, outside, changes)
+        # How each swap changes the uneven-ness (`balance_kernels`), row by row.
+        dots, words, problem = self.choice.dots, self.words, self.problem
+        shared = np.bitwise_count(words[inside, None] & words[outside]).astype(np.int64)
+        changes = (2 * (dots[outside] - dots[inside, None] + problem.length * (problem.act - shared))).ravel()
         num_targets = min(_TARGETS, len(changes))
         # Not argpartition: which of several equal swaps it returns depends on the processor.
         least = np.flatnonzero(changes <= np.partition(changes, num_targets - 1)[num_targets - 1])

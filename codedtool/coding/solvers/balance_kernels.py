@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codedtool.coding.bits import copy_to, popcount
-from codedtool.coding.compiled import kernel
+from codedtool.coding.compiled import inner_kernel, kernel
 
-BITS = "4cfa4bf0cb4e"  # checksum of bits.py
+BITS = "7a3a47ae6c02"  # checksum of bits.py
 
 # Places of the array that `best_swap` and `find_double_swap` answer in: the words to drop and those to take.
 OUT, INTO, SECOND_OUT, SECOND_INTO = 0, 1, 2, 3
@@ -27,8 +27,11 @@ OUT, INTO, SECOND_OUT, SECOND_INTO = 0, 1, 2, 3
 # Places of the costs of a tabu search, relative to its start: of the present choice, and the least seen.
 NOW, LEAST = 0, 1
 
-# The pairs that `find_double_swap` reports if there is no double swap.
+# The cost of no swap at all in a tabu search, and the pairs that `find_double_swap` reports if there is no double swap.
 NO_SWAP = 1 << 62
+
+# Words whose costs a tabu search compares at a time.
+BLOCK = 256
 
 
 class Pool(NamedTuple):
@@ -104,11 +107,13 @@ class Sides(NamedTuple):
         inside: positions of chosen words.
         inside_hashes: their hashes.
         outside: positions of the words whose pairs are in the table.
+        passed: scratch, as long as ``inside``.
     """
 
     inside: NDArray[np.int64]
     inside_hashes: NDArray[np.uint64]
     outside: NDArray[np.int64]
+    passed: NDArray[np.int64]
 
 
 @kernel
@@ -149,33 +154,52 @@ def tabu_swaps(pool: Pool, choice: Choice, tabu: Tabu, pair_weight: int, num_ste
     Each step drops the chosen word that costs most and takes the word that then costs least; both rest for a number
     of steps from ``tabu.tenures``. ``clock`` is the number of steps made before.
     """
-    words, length, act, shared_at_min = pool.words, pool.length, pool.act, pool.shared_at_min
+    words, length, shared_at_min, num_words = pool.words, pool.length, pool.shared_at_min, len(pool.words)
     is_chosen, dots, degrees = choice.is_chosen, choice.dots, choice.degrees
     frozen_until, tenures, costs = tabu.frozen_until, tabu.tenures, tabu.costs
     weight = pair_weight * length
     for step in range(num_steps):
         now = clock + step
-        out, worst = -1, np.int64(0)
-        for v in range(len(words)):
-            if is_chosen[v] and frozen_until[v] <= now:
+        # The best cost of a block is found without branches, which vectorises; then the first word that has it.
+        worst, block = np.int64(-NO_SWAP), 0
+        for start in range(0, num_words, BLOCK):
+            most = np.int64(-NO_SWAP)
+            for v in range(np.uint64(start), np.uint64(min(start + BLOCK, num_words))):
                 cost = weight * degrees[v] + 2 * dots[v]
-                if out < 0 or cost > worst:
-                    out, worst = v, cost
-        if out < 0:
+                if not is_chosen[v] or frozen_until[v] > now:
+                    cost = np.int64(-NO_SWAP)
+                most = max(most, cost)
+            if most > worst:
+                worst, block = most, start
+        if worst == -NO_SWAP:
             return
+        out = block
+        while not is_chosen[out] or frozen_until[out] > now or weight * degrees[out] + 2 * dots[out] != worst:
+            out += 1
         old = words[out]
-        into, least = -1, np.int64(0)
-        for v in range(len(words)):
-            if not is_chosen[v] and frozen_until[v] <= now:
+        # Less 2 N N_act, which is the same for all.
+        least, block = np.int64(NO_SWAP), 0
+        for start in range(0, num_words, BLOCK):
+            fewest = np.int64(NO_SWAP)
+            for v in range(np.uint64(start), np.uint64(min(start + BLOCK, num_words))):
                 shared = popcount(words[v] & old)
-                cost = weight * (degrees[v] - np.int64(shared == shared_at_min)) + 2 * dots[v]
-                cost += 2 * length * (act - shared)
-                if into < 0 or cost < least:
-                    into, least = v, cost
-        if into < 0:
+                cost = weight * (degrees[v] - np.int64(shared == shared_at_min)) + 2 * (dots[v] - length * shared)
+                if is_chosen[v] or frozen_until[v] > now:
+                    cost = np.int64(NO_SWAP)
+                fewest = min(fewest, cost)
+            if fewest < least:
+                least, block = fewest, start
+        if least == NO_SWAP:
             return
+        into, cost = block - 1, np.int64(NO_SWAP)
+        while cost != least:
+            into += 1
+            if not is_chosen[into] and frozen_until[into] <= now:
+                shared = popcount(words[into] & old)
+                cost = weight * (degrees[into] - np.int64(shared == shared_at_min))
+                cost += 2 * (dots[into] - length * shared)
         apply_swap(pool, choice, out, into)
-        costs[NOW] += least - worst
+        costs[NOW] += least + 2 * length * pool.act - worst
         frozen_until[out] = now + tenures[2 * (now % (len(tenures) // 2))]
         frozen_until[into] = now + tenures[2 * (now % (len(tenures) // 2)) + 1]
         if costs[NOW] < costs[LEAST]:
@@ -217,23 +241,6 @@ def best_swap(
 
 
 @kernel
-def swap_changes(
-    pool: Pool,
-    dots: NDArray[np.int64],
-    inside: NDArray[np.int64],
-    outside: NDArray[np.int64],
-    changes: NDArray[np.int64],
-) -> None:
-    """Put into ``changes[i * len(outside) + j]`` how the swap (inside[i], outside[j]) changes the uneven-ness."""
-    words, length, act = pool.words, pool.length, pool.act
-    for i in range(len(inside)):
-        y = inside[i]
-        for j in range(len(outside)):
-            x = outside[j]
-            changes[i * len(outside) + j] = 2 * (dots[x] - dots[y]) + 2 * length * (act - popcount(words[x] & words[y]))
-
-
-@kernel
 def hash_pairs(hashes: NDArray[np.uint64], table: PairTable) -> None:
     """Enter every pair of the words with these hashes into ``table`` (empty before), under the sum of the two.
 
@@ -254,7 +261,7 @@ def hash_pairs(hashes: NDArray[np.uint64], table: PairTable) -> None:
             places[slot] = first * len(hashes) + second
 
 
-@kernel
+@inner_kernel
 def adds_exactly(pool: Pool, y1: int, y2: int, x1: int, x2: int, wanted_N: NDArray[np.int64]) -> bool:
     """Whether dropping words y1 and y2 and taking x1 and x2 adds ``wanted_N`` to the column sums."""
     words, length = pool.words, pool.length
@@ -286,12 +293,11 @@ def find_double_swap(
     linear in the words, so each pair to drop tells the key of the pair to take; a match is checked column by column.
     """
     words, shared_at_min = pool.words, pool.shared_at_min
-    inside, inside_hashes, outside = sides.inside, sides.inside_hashes, sides.outside
+    inside, inside_hashes, outside, passed = sides.inside, sides.inside_hashes, sides.outside, sides.passed
     sieve, keys, places = table.sieve, table.keys, table.places
     fewest = np.int64(NO_SWAP)
     mask = np.uint64(len(keys) - 1)
     to_slot, to_bit = np.uint64(64 - table.slot_bits), np.uint64(64 - table.sieve_bits)
-    passed = np.empty(len(inside), dtype=np.int64)
     for i in range(len(inside)):
         y1 = inside[i]
         partial = wanted_hash + inside_hashes[i]
@@ -301,7 +307,8 @@ def find_double_swap(
             bit = (partial + inside_hashes[j]) >> to_bit
             passed[num_passed] = j
             num_passed += np.int64((sieve[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1))
-        for j in passed[:num_passed]:
+        for place in range(num_passed):
+            j = passed[place]
             y2 = inside[j]
             key = partial + inside_hashes[j]
             slot = key >> to_slot

@@ -34,7 +34,13 @@ class Findings:
     Attributes:
         greedy: algorithm 1's greedy set G, or None before it was enumerated.
         best: the candidate with the most even columns, or None while there is none.
+        most_words: the most words at the problem's distance that a solver found, K or not.
     """
 
     greedy: Lexicode | None = None
     best: Candidate | None = None
+    most_words: int = 0
+
+    def note(self, words: NDArray[np.uint64]) -> None:
+        """Count these words, of which K are to be chosen if they are as many."""
+        self.most_words = max(self.most_words, len(words))

@@ -40,7 +40,9 @@ class DoubleSwaps:
         inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
         self.inside = inside[np.argsort(-degrees[inside], kind="stable")[:_MOST_INSIDE]]
         self.outside = outside[np.argsort(degrees[outside], kind="stable")[:_MOST_OUTSIDE]]
-        self._sides = balance_kernels.Sides(self.inside, word_hashes[self.inside], self.outside)
+        self._sides = balance_kernels.Sides(
+            self.inside, word_hashes[self.inside], self.outside, passed=np.empty(len(self.inside), dtype=np.int64)
+        )
         num_pairs = len(self.outside) * (len(self.outside) - 1) // 2
         slot_bits = max(6, (2 * num_pairs).bit_length())
         sieve_bits = slot_bits + 4

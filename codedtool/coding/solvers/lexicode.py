@@ -38,11 +38,20 @@ MAX_WORDS = 1 << 22
 # Enumerations from this size on repay the 40 ms and 10 MB that the balls of 12-bit instead of 10-bit ends cost.
 _MANY_WORDS = 1 << 22
 
+# Centres whose balls are filled at a time: their distances fit into a processor's cache.
+_CENTRES = 128
+
 # Seconds of one slice of work; progress is reported and the budget is polled between slices.
 _SLICE = 0.05
 
 # The share of a time limit that algorithm 1 may take when it cannot finish: choosing K of G needs the rest.
 _ENUMERATION_SHARE = 0.6
+
+
+# Where K words of G are wanted, the enumeration ends as out of reach if it has less than this share of them after so
+# many words, some seconds of work. G grows more slowly than the words decided.
+_REACH_AFTER = 1 << 33
+_REACH_SHARE = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Lexicode:
         num_words: C(N, N_act), how many words there are to decide.
         num_done: how many of them are decided.
         stopped: why the enumeration ended early, or None. "word limit": G has more than `MAX_WORDS` words.
+            "out of reach": the words that are wanted are.
     """
 
     words: NDArray[np.uint64]
@@ -66,6 +76,11 @@ class Lexicode:
         """Whether every word was decided, so that ``words`` is all of G."""
         return self.stopped is None
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether it ended though it might have led somewhere."""
+        return self.stopped not in (None, "out of reach")
+
 
 def first_words(problem: Problem, work: Work, findings: Findings) -> Candidate | None:
     """Solver: enumerate G, put it into ``findings`` for other solvers, and take its first K words.
@@ -73,14 +88,18 @@ def first_words(problem: Problem, work: Work, findings: Findings) -> Candidate |
     Returns None if G is too small, or if there is a candidate already: its columns are more even.
     """
     with work.stopwatch.timed("enumerate"):
-        greedy = lexicode(problem.length, problem.act, problem.min_distance, work.share(_ENUMERATION_SHARE))
+        figures = (problem.length, problem.act, problem.min_distance)
+        greedy = lexicode(*figures, work.share(_ENUMERATION_SHARE), wanted=problem.num_classes)
     findings.greedy = greedy
+    findings.note(greedy.words)
     if findings.best is not None or len(greedy.words) < problem.num_classes:
         return None
     return Candidate(greedy.words[: problem.num_classes], "lexicode", "first words")
 
 
-def lexicode(length: int, act: int, min_distance: int, work: Work | None = None) -> Lexicode:
+def lexicode(
+    length: int, act: int, min_distance: int, work: Work | None = None, *, wanted: int | None = None
+) -> Lexicode:
     """The greedy set G of algorithm 1 (appendix A), lines 1-11: all words, or those found within the budget.
 
     Args:
@@ -88,8 +107,9 @@ def lexicode(length: int, act: int, min_distance: int, work: Work | None = None)
         act: N_act, ones per word, 1..N-1.
         min_distance: H_min, at least 2; an odd one means the next even one, because words of one weight lie at even
             distances.
-        work: its budget is polled about ten times a second, and its time limit starts anew once the kernels are
-            compiled. Its progress is told the phase "enumerating words", the words decided and the size of G so far.
+        work: its budget is polled about ten times a second, and the time that compiling takes does not count. Its
+            progress is told the phase "enumerating words", the words decided and the size of G so far.
+        wanted: how many words are wanted; the enumeration ends where they are out of reach. None: all of G.
 
     Raises:
         InputError: an argument is not a whole number or out of its range.
@@ -98,10 +118,10 @@ def lexicode(length: int, act: int, min_distance: int, work: Work | None = None)
     min_distance = checked_distance(min_distance)
     work = work or Work()
     num_words = math.comb(length, act)
-    if _compile.cache_info().currsize == 0:
+    if compile_kernels.cache_info().currsize == 0:
         work.progress("enumerating words", 0, num_words, "compiling kernels")
-        _compile()
-        work.budget.restart()
+        with work.budget.paused():
+            compile_kernels()
 
     enumeration = _Enumeration(length, act, min_distance)
     num_tops = 1
@@ -109,6 +129,8 @@ def lexicode(length: int, act: int, min_distance: int, work: Work | None = None)
     while not enumeration.finished:
         work.progress("enumerating words", enumeration.num_done, num_words, f"|G| = {enumeration.num_kept}")
         stopped = "word limit" if enumeration.num_kept > MAX_WORDS else work.stop_reason()
+        if stopped is None and wanted is not None and enumeration.num_kept < _REACH_SHARE * wanted:
+            stopped = "out of reach" if enumeration.num_done > _REACH_AFTER else None
         if stopped is not None:
             break
         started = time.monotonic()
@@ -229,16 +251,19 @@ class _Enumeration:
         lightest, heaviest = max(0, self._act - (self._length - low)), min(low, self._act)
         reachable = (np.arange(low + 1) >= lightest) & (np.arange(low + 1) <= heaviest)
         sizes = np.where(reachable, (num_radii << low) * num_limbs, 0)
-        start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        balls = lexicode_kernels.Balls(
-            members=np.argsort(weights, kind="stable").astype(np.int64),
+        members = np.argsort(weights, kind="stable")
+        return lexicode_kernels.Balls(
+            members=members.astype(np.int64),
             members_start=members_start,
             num_limbs=num_limbs,
-            bits=np.zeros(int(start[-1]), dtype=np.uint64),
-            start=start,
+            bits=np.concatenate(
+                [
+                    _bitsets(members[members_start[weight] : members_start[weight + 1]], low, num_radii)
+                    for weight in range(lightest, heaviest + 1)
+                ]
+            ),
+            start=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         )
-        lexicode_kernels.fill_balls(self._split, lightest, heaviest, num_radii, balls)
-        return balls
 
     def _grow(self) -> None:
         """Double the room for kept words, up to `MAX_WORDS` and one top's worth, which is the most that a top adds."""
@@ -255,7 +280,21 @@ class _Enumeration:
         self._groups = lexicode_kernels.Groups(self._group_starts, self._occupied, lows, unsorted, unsorted_lows)
 
 
+def _bitsets(members: NDArray[np.int64], low: int, num_radii: int) -> NDArray[np.uint64]:
+    """The balls of every ``low``-bit centre among ``members``, by half the radius and centre, 64 members in a limb."""
+    padded = np.zeros(-(-len(members) // 64) * 64, dtype=np.uint16)
+    padded[: len(members)] = members
+    balls = np.empty((num_radii, 1 << low, len(padded) // 8), dtype=np.uint8)
+    for first in range(0, 1 << low, _CENTRES):
+        some = slice(first, first + _CENTRES)
+        half_distances = np.bitwise_count(np.arange(1 << low, dtype=np.uint16)[some, None] ^ padded) >> 1
+        half_distances[:, len(members) :] = num_radii
+        for half in range(num_radii):
+            balls[half, some] = np.packbits(half_distances <= half, axis=1, bitorder="little")
+    return balls.ravel().view("<u8").astype(np.uint64, copy=False)
+
+
 @cache
-def _compile() -> None:
+def compile_kernels() -> None:
     """Compile or load every kernel, on the smallest enumeration there is."""
     _Enumeration(2, 1, 2).advance(1)

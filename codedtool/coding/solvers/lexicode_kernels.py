@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codedtool.coding.bits import lowest_bit, popcount
-from codedtool.coding.compiled import kernel
+from codedtool.coding.compiled import inner_kernel, kernel
 
-BITS = "4cfa4bf0cb4e"  # checksum of bits.py
+BITS = "7a3a47ae6c02"  # checksum of bits.py
 
 # Places of the state array: the next top to decide, the last top decided or -1, and the number of kept words.
 NEXT_TOP, LAST_TOP, NUM_KEPT = 0, 1, 2
@@ -117,29 +117,7 @@ class Block(NamedTuple):
     free: NDArray[np.uint64]
 
 
-@kernel
-def fill_balls(split: Split, lightest: int, heaviest: int, num_radii: int, balls: Balls) -> None:
-    """Set the bits of ``balls.bits`` (zeros before) for the low parts of weight ``lightest..heaviest``."""
-    num_low, bits = split.low, balls.bits
-    for weight in range(lightest, heaviest + 1):
-        limbs = balls.num_limbs[weight]
-        first = balls.members_start[weight]
-        for centre in range(1 << num_low):
-            if not lightest <= popcount(np.uint64(centre)) <= heaviest:
-                continue
-            for index in range(balls.members_start[weight + 1] - first):
-                half = popcount(np.uint64(centre ^ balls.members[first + index])) >> 1
-                if half < num_radii:
-                    row = balls.start[weight] + ((half << num_low) | centre) * limbs
-                    bits[row + (index >> 6)] |= np.uint64(1) << np.uint64(index & 63)
-            for wider in range(1, num_radii):
-                row = balls.start[weight] + ((wider << num_low) | centre) * limbs
-                inner = row - (limbs << num_low)
-                for limb in range(limbs):
-                    bits[row + limb] |= bits[inner + limb]
-
-
-@kernel
+@inner_kernel
 def keep_near(
     prefix: np.uint64,
     shift: np.uint64,
@@ -163,7 +141,7 @@ def keep_near(
     return np.int64(num_out)
 
 
-@kernel
+@inner_kernel
 def group_candidates(
     top: np.uint64, split: Split, half_reach: int, source: NDArray[np.uint64], num_source: int, groups: Groups
 ) -> None:
@@ -199,7 +177,7 @@ def group_candidates(
         starts[start] += 1
 
 
-@kernel
+@inner_kernel
 def exclude(
     free: NDArray[np.uint64],
     limbs: np.uint64,
@@ -225,7 +203,7 @@ def exclude(
     return left
 
 
-@kernel
+@inner_kernel
 def find_free(
     mid: int,
     weight: int | np.int64,

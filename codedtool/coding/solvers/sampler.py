@@ -52,6 +52,7 @@ def draw_words(problem: Problem, work: Work, findings: Findings) -> Candidate | 
     """Solver: `sample_words` as a candidate; None if fewer than K words were found."""
     with work.stopwatch.timed("enumerate"):
         sample = sample_words(problem, work)
+    findings.note(sample.words)
     if len(sample.words) < problem.num_classes:
         return None
     return Candidate(sample.words, "random greedy", f"{sample.num_draws} draws")
@@ -74,8 +75,8 @@ def sample_words(problem: Problem, work: Work | None = None, *, given: NDArray[n
     work = work or Work()
     num_classes, length, act = problem.num_classes, problem.length, problem.act
     work.progress("drawing words", 0, num_classes, "loading or compiling kernels")
-    _compile()
-    work.budget.restart()
+    with work.budget.paused():
+        compile_kernels()
     random = np.random.default_rng(work.seed)
     given = np.zeros(0, dtype=np.uint64) if given is None else given
     num_given = len(given)
@@ -112,7 +113,7 @@ def sample_words(problem: Problem, work: Work | None = None, *, given: NDArray[n
 
 
 @cache
-def _compile() -> None:
+def compile_kernels() -> None:
     """Compile or load every kernel, on two words of two bits."""
     from codedtool.coding.solvers import sampler_kernels as kernels
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codedtool.coding.bits import popcount, random_below
-from codedtool.coding.compiled import kernel
+from codedtool.coding.compiled import inner_kernel, kernel
 
-BITS = "4cfa4bf0cb4e"  # checksum of bits.py
+BITS = "7a3a47ae6c02"  # checksum of bits.py
 
 # Places of the state array: words kept, draws, draws since a word was added or given back, work in comparisons, and
 # times that words were given back.
@@ -55,7 +55,7 @@ class Room(NamedTuple):
     random_state: NDArray[np.uint64]
 
 
-@kernel
+@inner_kernel
 def draw_word(rules: Rules, room: Room, num_left: int) -> np.uint64:
     """A random word that leaves ``num_left`` - 1 words able to fill the columns exactly; bit c is ``missing[c]``'s.
 
@@ -99,7 +99,7 @@ def draw_word(rules: Rules, room: Room, num_left: int) -> np.uint64:
     return word
 
 
-@kernel
+@inner_kernel
 def is_free(word: np.uint64, kept: NDArray[np.uint64], most_shared: int, state: NDArray[np.int64]) -> bool:
     """Whether no kept word shares too many ones with ``word``; adds the comparisons to the state's WORK."""
     num_kept = np.uint64(state[KEPT])
@@ -118,7 +118,7 @@ def is_free(word: np.uint64, kept: NDArray[np.uint64], most_shared: int, state: 
     return True
 
 
-@kernel
+@inner_kernel
 def count_ones(word: np.uint64, sign: int, missing: NDArray[np.int64]) -> None:
     """Add ``sign`` to ``missing`` at the ones of ``word``."""
     for c in range(len(missing)):

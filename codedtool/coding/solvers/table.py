@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 from codedtool.budget import Work
 from codedtool.coding.problem import Problem
-from codedtool.coding.solvers.algebra.cyclic import choose_from_linear_code
-from codedtool.coding.solvers.algebra.orbits import choose_from_orbits
+from codedtool.coding.solvers import balance, lexicode, sampler
+from codedtool.coding.solvers.algebra import cyclic, orbits
 from codedtool.coding.solvers.all_words import choose_from_all_words
-from codedtool.coding.solvers.balance import balance_greedy_set
 from codedtool.coding.solvers.candidate import Candidate, Findings
-from codedtool.coding.solvers.lexicode import first_words
 from codedtool.coding.solvers.refine import refine_greedy_set
-from codedtool.coding.solvers.sampler import draw_words
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,13 @@ class Solver:
         needs_greedy_set: whether it chooses from the greedy set G, which "lexicode" must have enumerated with at least
             K words.
         most_words: the largest C(N, N_act) for which it is practical, or None for any.
+        compile_kernels: the function that compiles all kernels of the solver, or None if it has none.
     """
 
     solve: Callable[[Problem, Work, Findings], Candidate | None]
     needs_greedy_set: bool = False
     most_words: int | None = None
+    compile_kernels: Callable[[], None] | None = None
 
     def can_start(self, problem: Problem, findings: Findings) -> bool:
         """Whether the words that it chooses from are there."""
@@ -45,14 +44,14 @@ class Solver:
 
 SOLVERS: dict[str, Solver] = {
     # Algorithm 1 decides about 10^9 words in a practical time. A greedy set cut short leaves its leading columns empty.
-    "lexicode": Solver(first_words, most_words=1_000_000_000),
-    "balance": Solver(balance_greedy_set, needs_greedy_set=True),
+    "lexicode": Solver(lexicode.first_words, most_words=1_000_000_000, compile_kernels=lexicode.compile_kernels),
+    "balance": Solver(balance.balance_greedy_set, needs_greedy_set=True, compile_kernels=balance.compile_kernels),
     "cp-sat": Solver(refine_greedy_set, needs_greedy_set=True),
     # The paper's brute force (appendix A) is for short lists of words: C(10,5) = 252, C(10,3) = 120.
     "all words": Solver(choose_from_all_words, most_words=3000),
-    "linear code": Solver(choose_from_linear_code),
-    "orbits": Solver(choose_from_orbits),
-    "sampler": Solver(draw_words),
+    "linear code": Solver(cyclic.choose_from_linear_code, compile_kernels=cyclic.compile_kernels),
+    "orbits": Solver(orbits.choose_from_orbits, compile_kernels=orbits.compile_kernels),
+    "sampler": Solver(sampler.draw_words, compile_kernels=sampler.compile_kernels),
 }
 
 

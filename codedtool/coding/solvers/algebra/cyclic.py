@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import comb
 
 import numpy as np
@@ -64,7 +65,10 @@ def choose_from_linear_code(problem: Problem, work: Work, findings: Findings) ->
     """Solver: K words of weight N_act of the best linear code known here, as whole orbits as far as possible."""
     with work.stopwatch.timed("enumerate"):
         code = linear_code_words(problem.length, problem.act, problem.min_distance, work)
-    if code is None or len(code.words) < problem.num_classes:
+    if code is None:
+        return None
+    findings.note(code.words)
+    if len(code.words) < problem.num_classes:
         return None
     with work.stopwatch.timed("select"):
         chosen = choose_even(code.words, code.orbit, problem, work)
@@ -95,6 +99,8 @@ def linear_code_words(length: int, act: int, min_distance: int, work: Work | Non
             continue
         name = f"extended cyclic [{length},{len(basis)},{distance}]"
         work.progress("listing a linear code", 0, None, name)
+        with work.budget.paused():
+            listing.compile_kernels()
         words, stopped = listing(work)
         if len(words) < 2:
             return None
@@ -173,8 +179,21 @@ def _checks(basis: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
     return checks
 
 
+@cache
+def compile_kernels() -> None:
+    """Compile or load every kernel."""
+    _Span.compile_kernels()
+    _Halves.compile_kernels()
+
+
 class _Span:
     """Lists the words of weight ``act`` among all sums of a basis."""
+
+    @staticmethod
+    @cache
+    def compile_kernels() -> None:
+        """Compile or load the kernels of this class, on words of two bits."""
+        _Span(np.ones(1, dtype=np.uint64), 1)(Work())
 
     def __init__(self, basis: NDArray[np.uint64], act: int) -> None:
         self._basis, self._act = basis, act
@@ -194,6 +213,12 @@ class _Span:
 
 class _Halves:
     """Joins two words of half the weight with equal syndromes."""
+
+    @staticmethod
+    @cache
+    def compile_kernels() -> None:
+        """Compile or load the kernels of this class, on words of two bits."""
+        _Halves(np.ones(1, dtype=np.uint64), 2, 2)(Work())
 
     def __init__(self, basis: NDArray[np.uint64], length: int, act: int) -> None:
         self._checks, self._length, self._act = _checks(basis, length), length, act
@@ -222,7 +247,7 @@ class _Halves:
 
         words = np.empty(comb(self._length, size), dtype=np.uint64)
         syndromes = np.empty_like(words)
-        cyclic_kernels.subsets(self._checks, size, words, syndromes)
+        cyclic_kernels.subsets(self._checks, np.arange(size), words, syndromes)
         return words, syndromes
 
 

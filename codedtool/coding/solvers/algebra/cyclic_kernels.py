@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from codedtool.coding.bits import popcount
 from codedtool.coding.compiled import kernel
 
-BITS = "4cfa4bf0cb4e"  # checksum of bits.py
+BITS = "7a3a47ae6c02"  # checksum of bits.py
 
 
 @kernel
@@ -57,10 +57,14 @@ def words_of_weight(
 
 
 @kernel
-def subsets(checks: NDArray[np.uint64], size: int, words: NDArray[np.uint64], syndromes: NDArray[np.uint64]) -> None:
-    """All words of weight ``size`` on ``len(checks)`` bits, ascending, and the xor of the checks of their ones."""
-    length = len(checks)
-    chosen = np.arange(size)
+def subsets(
+    checks: NDArray[np.uint64], chosen: NDArray[np.int64], words: NDArray[np.uint64], syndromes: NDArray[np.uint64]
+) -> None:
+    """All words of weight ``len(chosen)`` on ``len(checks)`` bits, ascending, and the xor of the checks of their ones.
+
+    ``chosen``, 0, 1, ... at first, holds the ones of the present word.
+    """
+    length, size = len(checks), len(chosen)
     for place in range(len(words)):
         word = np.uint64(0)
         syndrome = np.uint64(0)

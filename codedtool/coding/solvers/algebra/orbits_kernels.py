@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codedtool.coding.bits import copy_to, lowest_bit, popcount, random_below
-from codedtool.coding.compiled import kernel
+from codedtool.coding.compiled import inner_kernel, kernel
 
-BITS = "4cfa4bf0cb4e"  # checksum of bits.py
+BITS = "7a3a47ae6c02"  # checksum of bits.py
 
 # Places of the state of a search: steps, the present number of words, the row to give away next, work in comparisons,
 # the most words so far, and the step of the last improvement or restart.
@@ -31,12 +31,14 @@ class Listing(NamedTuple):
         sizes: how many words each orbit has.
         num_kept: (1,) how many orbits are listed.
         rest: (1,) the lower ones of the next word to visit.
+        points: scratch, ``act`` numbers.
     """
 
     words: NDArray[np.uint64]
     sizes: NDArray[np.int64]
     num_kept: NDArray[np.int64]
     rest: NDArray[np.uint64]
+    points: NDArray[np.int64]
 
 
 class Orbits(NamedTuple):
@@ -63,12 +65,14 @@ class Rows(NamedTuple):
         slot_of: the row of each orbit, or -1.
         owner: the orbit of each row, or -1.
         images: scratch for the words of one orbit.
+        copied: scratch for one row.
     """
 
     rows: NDArray[np.uint64]
     slot_of: NDArray[np.int32]
     owner: NDArray[np.int32]
     images: NDArray[np.uint64]
+    copied: NDArray[np.uint64]
 
 
 class Choice(NamedTuple):
@@ -113,7 +117,7 @@ def enumerate_orbits(
     high = np.uint64(1) << np.uint64(top)
     rest = listing.rest[0]
     num_elements = len(shifted)
-    points = np.empty(act, dtype=np.int64)
+    points = listing.points
     visits = 0
     while visits < num_visits:
         if rest >= high:
@@ -152,6 +156,21 @@ def enumerate_orbits(
     return False
 
 
+@inner_kernel
+def sort(words: NDArray[np.uint64], size: int) -> None:
+    """Sort the first ``size`` words, ascending (D. Shell 1959); numpy's sort costs the compiler seconds."""
+    gap = size
+    while gap > 1:
+        gap = 1 if gap < 5 else 5 * gap // 11
+        for i in range(gap, size):
+            word = words[i]
+            place = i
+            while place >= gap and words[place - gap] > word:
+                words[place] = words[place - gap]
+                place -= gap
+            words[place] = word
+
+
 @kernel
 def orbit_of(shifted: NDArray[np.uint64], word: np.uint64, out: NDArray[np.uint64]) -> np.int64:
     """Write the distinct images of ``word`` to ``out`` (as long as the group's order), ascending; returns how many."""
@@ -162,7 +181,7 @@ def orbit_of(shifted: NDArray[np.uint64], word: np.uint64, out: NDArray[np.uint6
             image |= shifted[g, lowest_bit(bits)]
             bits &= bits - np.uint64(1)
         out[g] = image
-    out[: len(shifted)].sort()
+    sort(out, len(shifted))
     num = 1
     for g in range(1, len(shifted)):
         if out[g] != out[num - 1]:
@@ -171,12 +190,13 @@ def orbit_of(shifted: NDArray[np.uint64], word: np.uint64, out: NDArray[np.uint6
     return np.int64(num)
 
 
-@kernel
+@inner_kernel
 def fill_row(orbits: Orbits, orbit: int, images: NDArray[np.uint64], row: NDArray[np.uint64]) -> np.int64:
     """Set the bits of ``row`` for the orbits that conflict with ``orbit``, not itself; returns the pairs compared."""
     words, most_shared = orbits.words, orbits.most_shared
     size = np.uint64(orbit_of(orbits.shifted, words[orbit], images))
-    row[:] = np.uint64(0)
+    for limb in range(len(row)):
+        row[limb] = np.uint64(0)
     work = np.uint64(0)
     for other in range(np.uint64(len(words))):
         word = words[other]
@@ -192,7 +212,7 @@ def fill_row(orbits: Orbits, orbit: int, images: NDArray[np.uint64], row: NDArra
     return np.int64(work)
 
 
-@kernel
+@inner_kernel
 def row_slot(orbits: Orbits, rows: Rows, orbit: int, state: NDArray[np.int64]) -> np.int64:
     """The row with the conflicts of ``orbit``, filled in place of the oldest one if it is not there."""
     slot = rows.slot_of[orbit]
@@ -207,7 +227,7 @@ def row_slot(orbits: Orbits, rows: Rows, orbit: int, state: NDArray[np.int64]) -
     return np.int64(slot)
 
 
-@kernel
+@inner_kernel
 def add_to_blocked(row: NDArray[np.uint64], amount: int, blocked: NDArray[np.int32]) -> None:
     """Add ``amount`` to ``blocked`` of every orbit in ``row``."""
     for limb in range(len(row)):
@@ -265,7 +285,8 @@ def search_orbits(orbits: Orbits, rows: Rows, choice: Choice, limits: Limits, st
         slot = row_slot(orbits, rows, pick, state)
         if blocked[pick] > 0:
             # A copy: fetching the rows of those that leave may give this one away.
-            row = rows.rows[slot].copy()
+            row = rows.copied
+            copy_to(row, rows.rows[slot])
             for limb in range(len(row)):
                 bits = row[limb]
                 while bits != 0:
