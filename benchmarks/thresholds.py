@@ -1,12 +1,12 @@
 """Thresholds of all binary classifiers: nine shared negatives a positive against all training images.
 
-    python -m benchmarks.thresholds [--per-class 50] [--val-per-class 10] [--growth] [--run RUNS/NAME ...]
+    python -m benchmarks.thresholds [--per-class 50] [--val-per-class 10] [--growth | --report | --run RUNS/NAME ...]
 
 CIFAR-100's shape: K = 100, `coded_resnext29_20x6d` with new weights, random images of 32 px. The two ways take turns in
-one process, on the same images and in the recipe's batches; `--growth` measures the time per image for K = 100, 300 and
-1000 instead. `--run` measures the F1 of a trained run's classifiers on its validation images under both kinds of
-thresholds. With one thread (OMP_NUM_THREADS=1) the seconds are the process's CPU time, which other work on the machine
-disturbs less. Run it from the repository's root.
+one process, on the same images and in the recipe's batches. `--growth` does so for K = 100, 300 and 1000; `--report`
+measures a whole page with its two longest parts for K = 100 and 1000; `--run` measures the F1 of a trained run's
+classifiers on its validation images under both kinds of thresholds. With one thread (OMP_NUM_THREADS=1) the seconds are
+the process's CPU time, which other work on the machine disturbs less. Run it from the repository's root.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from codedtool.analysis.classifier_metrics import evaluate_classifiers
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, Normalization, Split
 from codedtool.models import build_network
+from codedtool.report.page import write_report
 from codedtool.training.devices import opened_runtime
 from codedtool.training.recipe import recipe_for
 from codedtool.training.run import Run
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="side of an image in pixels")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--growth", action="store_true", help="measure K = 100, 300 and 1000")
+    parser.add_argument("--report", action="store_true", help="measure the pages of K = 100 and 1000")
     parser.add_argument("--run", action="append", default=[], help="a trained run with 100 classes or more")
     options = parser.parse_args()
     kind = "CPU time of one thread" if torch.get_num_threads() == 1 else f"{torch.get_num_threads()} threads"
@@ -52,8 +54,14 @@ def main() -> None:
         for name in options.run:
             print_f1(name, options.device)
         return
-    print("| K | training images | validation images | all negatives s | shared negatives s | ratio |")
-    print("|---|---|---|---|---|---|")
+    if options.report:
+        print("| K | training images | validation images | bc s | specialize s | other parts s | page s |")
+        print("|---|---|---|---|---|---|---|")
+        for num_classes in (100, 1000):
+            print_report(num_classes, options)
+        return
+    print("| K | training images | validation images | all negatives s | shared s | ratio | shared ms an image |")
+    print("|---|---|---|---|---|---|---|")
     for num_classes in (100, 300, 1000) if options.growth else (100,):
         print_times(num_classes, options)
 
@@ -89,7 +97,24 @@ def print_times(num_classes: int, options: argparse.Namespace) -> None:
     shared, every = median(seconds[False]), median(seconds[True])
     ratio = median(two / one for one, two in zip(seconds[False], seconds[True], strict=True))
     images = f"{len(subject.data.train):,} | {len(subject.data.val):,}"
-    print(f"| {num_classes} | {images} | {every:.1f} | {shared:.1f} | {ratio:.1f} |", flush=True)
+    each = 1000 * shared / (len(subject.data.train) + len(subject.data.val))
+    print(f"| {num_classes} | {images} | {every:.1f} | {shared:.1f} | {ratio:.1f} | {each:.2f} |", flush=True)
+
+
+def print_report(num_classes: int, options: argparse.Namespace) -> None:
+    """Print the seconds of a page: of its two longest parts, and of the rest."""
+    with tempfile.TemporaryDirectory() as folder:
+        subject = make_subject(num_classes, options, Path(folder))
+        page = Path(folder) / "page.html"
+        seconds = []
+        # The last page uses the parts of the first two again.
+        for only in (["bc"], ["specialize"], []):
+            start = now()
+            write_report(subject, page, only=only, force=True)
+            seconds.append(now() - start)
+    images = f"{len(subject.data.train):,} | {len(subject.data.val):,}"
+    cells = " | ".join(f"{value:.1f}" for value in (*seconds, sum(seconds)))
+    print(f"| {num_classes} | {images} | {cells} |", flush=True)
 
 
 def make_subject(num_classes: int, options: argparse.Namespace, folder: Path) -> Subject:
