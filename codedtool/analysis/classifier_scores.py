@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from codedtool.analysis.binary import best_f1_thresholds, sample_negatives, share_negatives
-from codedtool.analysis.classifier_pairs import Pairs, PairScores, score_pairs
+from codedtool.analysis.classifier_pairs import Pairs, score_pairs
 from codedtool.analysis.classifiers import BinaryClassifiers
 from codedtool.budget import Progress
 from codedtool.data import Split
@@ -137,7 +137,9 @@ def scores_of_drawn(
         }
         for class_index in class_indices:
             for column, source in enumerate(sources):
-                yield _class_scores(subject, class_index, source, column, tables, splits)
+                yield _class_scores(
+                    class_index, source, {name: table.of(class_index, column) for name, table in tables.items()}, splits
+                )
 
 
 def _drawn_pairs(
@@ -161,24 +163,20 @@ def _drawn_pairs(
 
 
 def _class_scores(
-    subject: Subject,
     class_index: int,
     source: str,
-    column: int,
-    tables: Mapping[str, PairScores],
+    scores: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float32]]],
     splits: Mapping[str, Split],
 ) -> ClassScores:
-    """The scores of one class; ``column`` is the source's in the tables."""
-    (train, train_n), (val, val_n) = (
-        (scores, splits[name].targets[numbers] == class_index)
-        for name in ("train", "val")
-        for numbers, scores in [tables[name].of(class_index, column)]
-    )
+    """The scores of one class; of every split, ``scores`` has the numbers of the class's images and their scores."""
+    (train_numbers, train), (val_numbers, val) = scores["train"], scores["val"]
+    train_n = splits["train"].targets[train_numbers] == class_index
+    val_n = splits["val"].targets[val_numbers] == class_index
     if not train_n.any():
         raise _no_positive(class_index)
     thresholds, f1 = best_f1_thresholds(torch.from_numpy(train)[:, None], torch.from_numpy(train_n)[:, None])
     shown = {"positives": val[val_n], "negatives": val[~val_n]}
-    shown |= {"ood": tables["ood"].of(class_index, column)[1]} if "ood" in tables else {}
+    shown |= {"ood": scores["ood"][1]} if "ood" in scores else {}
     return ClassScores(
         class_index,
         source,
