@@ -48,9 +48,10 @@ class BcResult(Result):
             f"shortcuts), {light.macs / whole.macs:.1%} of its multiply-adds, "
             f"{light.images_per_second / whole.images_per_second:.2f} times its images/s"
         )
+        drawn = self.classifiers.drawn_line()
         if self.file is None:
-            return (cut,)
-        return (cut, f"wrote {self.file} and {self.file.with_suffix('.json').name}")
+            return (*drawn, cut)
+        return (*drawn, cut, f"wrote {self.file} and {self.file.with_suffix('.json').name}")
 
     def tables(self) -> tuple[Table, ...]:
         return (self.classifiers.table(),)
@@ -74,6 +75,7 @@ def bc(
     plain: Subject | None = None,
     ood: ImageData | None = None,
     seed: int = 0,
+    all_negatives: bool = False,
     progress: Progress = silent,
 ) -> BcResult:
     """Measure the binary classifiers of all classes, or measure and write that of one class (section 4.3).
@@ -87,6 +89,7 @@ def bc(
         plain: a plain run with the same classes, as a baseline.
         ood: a data set of other classes. Its validation images are the out-of-distribution negatives.
         seed: seed of the negatives that are drawn if there are 100 or more classes.
+        all_negatives: whether the thresholds of 100 or more classes come from all training images.
         progress: where to report the progress.
 
     Returns:
@@ -102,7 +105,13 @@ def bc(
         if out is not None:
             raise InputError("`out` is the file of one class's classifier: name its `class_name`")
         every = evaluate_classifiers(
-            subject, range(len(subject.classes)), plain=plain, ood=ood, seed=seed, progress=progress
+            subject,
+            range(len(subject.classes)),
+            plain=plain,
+            ood=ood,
+            seed=seed,
+            all_negatives=all_negatives,
+            progress=progress,
         )
         return BcResult(every, cost(subject, progress=progress))
     index = class_index(subject.classes, class_name)
@@ -110,7 +119,9 @@ def bc(
     target = out or subject.run.path / "bc" / f"{file_name(name)}.safetensors"
     # Refuse an existing file before the long work.
     check_output(target, force=force)
-    one = evaluate_classifiers(subject, [index], plain=plain, ood=ood, seed=seed, progress=progress)
+    one = evaluate_classifiers(
+        subject, [index], plain=plain, ood=ood, seed=seed, all_negatives=all_negatives, progress=progress
+    )
     costs = cost(subject, class_name=name, progress=progress)
     mine = one.classifiers[0]
     if mine.val.precision == mine.val.recall == 0:

@@ -140,3 +140,51 @@ def sample_negatives(
     if per_positive is None or per_positive * num_positives >= len(negatives):
         return negatives
     return np.sort(rng.choice(negatives, per_positive * num_positives, replace=False))
+
+
+def share_negatives(
+    targets_n: NDArray[np.int64], num_classes: int, *, per_positive: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """Draw ``per_positive`` negatives for each positive of every class, so that all images serve about equally often.
+
+    The images stand in a queue in random order. The classes, in random order too, take the first images that are not
+    their own; an image that is left standing is the first to go next time. When the queue is too short, all images
+    join its end in a new random order. So if the classes have equal sizes, every image is a negative of
+    ``per_positive`` different classes, one more or one less.
+
+    Args:
+        targets_n: (n,) classes of the images, 0..K-1.
+        num_classes: K.
+        per_positive: negatives for each positive of a class.
+        seed: seed of the draws, at least 0.
+
+    Returns:
+        For every class, the sorted numbers of its negatives, all different: as many as were asked for, or all images of
+        other classes if these are fewer.
+
+    Example:
+        >>> targets = np.array([0, 0, 1, 1, 2, 2])
+        >>> [negatives.tolist() for negatives in share_negatives(targets, 3, per_positive=9, seed=0)]
+        [[2, 3, 4, 5], [0, 1, 4, 5], [0, 1, 2, 3]]
+    """
+    # Class k's own draws (`sample_negatives`) are seeded with (seed, k), and k is below K.
+    rng = np.random.default_rng((seed, num_classes))
+    sizes_K = np.bincount(targets_n, minlength=num_classes)
+    queue = np.empty(0, dtype=np.int64)
+    shared = [queue] * num_classes
+    for class_index in rng.permutation(num_classes):
+        missing = min(per_positive * int(sizes_K[class_index]), len(targets_n) - int(sizes_K[class_index]))
+        free_n = targets_n != class_index
+        taken = []
+        while missing:
+            places = np.flatnonzero(free_n[queue])[:missing]
+            # The queue may hold an image twice: at the end of one order and at the start of the next.
+            found, first = np.unique(queue[places], return_index=True)
+            queue = np.delete(queue, places[first])
+            free_n[found] = False
+            taken.append(found)
+            missing -= len(found)
+            if missing and not free_n[queue].any():
+                queue = np.concatenate([queue, rng.permutation(len(targets_n))])
+        shared[class_index] = np.sort(np.concatenate(taken)) if taken else queue[:0]
+    return shared

@@ -120,6 +120,25 @@ def _named(where: str) -> Any:
 
 SEED = Option("seed", "--seed", int, 0, "Seed of all random draws.", at_least=0)
 
+ALL_NEGATIVES = Option(
+    "all_negatives",
+    "--all-negatives",
+    bool,
+    False,
+    "With 100 classes or more, choose the binary classifiers' thresholds on all training images, instead of 9 drawn "
+    "negatives per positive. The time then grows with the number of classes.",
+)
+
+IMAGES = Option(
+    "images",
+    "--images",
+    int,
+    None,
+    "Number of validation images to measure, drawn evenly from the classes.",
+    at_least=1,
+    default_text="all",
+)
+
 CATALOGUE: tuple[Analysis, ...] = (
     Analysis(
         name="eval",
@@ -144,7 +163,8 @@ CATALOGUE: tuple[Analysis, ...] = (
         "activate, and the class's row of the linear layer. Tables, figures and their data go to RUN/analysis/.",
         text="The binary classifier of a class is a smaller network: it keeps only the subNNs that the class's "
         "codewords activate, and the class's row of the linear layer. Its threshold is the one with the highest F1 on "
-        "the training images (section 4.3, figures 2b, 3, 7, 8).",
+        "the training images, or with 100 classes or more on 9 negatives per positive among them (section 4.3, figures "
+        "2b, 3, 7, 8).",
         options=(
             Option("class_name", "--class", str, "all", "Name or number of a class, or all."),
             Option(
@@ -162,6 +182,7 @@ CATALOGUE: tuple[Analysis, ...] = (
                 False,
                 "Overwrite a classifier file, or write one that recognises nothing.",
             ),
+            ALL_NEGATIVES,
             SEED,
         ),
         inputs=frozenset({"plain", "ood"}),
@@ -186,6 +207,7 @@ CATALOGUE: tuple[Analysis, ...] = (
                 repeated=True,
                 default_text="all",
             ),
+            IMAGES,
             Option(
                 "repeats", "--repeats", int, 1, "Random draws for each image and number of removed subNNs.", at_least=1
             ),

@@ -5,16 +5,23 @@ Shape suffixes: n images of a split, c classes of one pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from codedtool.analysis.binary import BinaryMetrics, best_f1_thresholds, measure, sample_negatives
-from codedtool.analysis.classifiers import BinaryClassifiers
+from codedtool.analysis.binary import BinaryMetrics, measure
+from codedtool.analysis.classifier_scores import (
+    CODED,
+    FULL,
+    PLAIN,
+    PLAIN_FULL,
+    ClassScores,
+    scores_of_all,
+    scores_of_drawn,
+)
 from codedtool.analysis.result import Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, Split
@@ -26,14 +33,8 @@ from codedtool.training.subject import Subject
 _MANY_CLASSES = 100
 _NEGATIVES_PER_POSITIVE = 9
 
-# Limit of the memory for the scores of one pass over the images (4 bytes for each image, class and scorer). If the
-# classes need more, they take several passes.
-_SCORE_BYTES = 1 << 28
-
-# The sources of a class's scores: the binary classifier or the whole network's logit, of the coded or the plain run.
-CODED, FULL, PLAIN, PLAIN_FULL = "coded BC", "coded network's logit", "plain BC", "plain network's logit"
-
-Scorer = Callable[[torch.Tensor], torch.Tensor]
+# Histograms are made of the first so many classes.
+_HISTOGRAMS = 10
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class ClassifierMetrics:
         class_name: name of the class.
         class_index: number of the class, 0..K-1.
         source: source of the scores: `CODED`, `FULL`, `PLAIN` or `PLAIN_FULL`.
-        threshold: the threshold (a logit) with the highest F1 on the training images.
-        train_f1: F1 on the training images at this threshold, 0..1.
+        threshold: the threshold (a logit) with the highest F1 on training images: the class's, and its negatives
+            (`ClassifiersResult.threshold_negatives_per_positive`).
+        train_f1: F1 on these training images at this threshold, 0..1.
         val: metrics on the validation images.
         ood: metrics with the images of another data set as negatives (the positives are validation images); None
             without such a data set.
@@ -81,7 +83,8 @@ class ScoreHistogram:
         class_name: name of the class.
         edges: edges of the bins, one more than there are bins; the same for all histograms of the class.
         positives: density in every bin, over the images of the class.
-        negatives: density in every bin, over the images of other classes.
+        negatives: density in every bin, over images of other classes: all of them, or those that the class is
+            measured on.
         ood: density in every bin, over the out-of-distribution images; None without them.
     """
 
@@ -101,6 +104,7 @@ class ClassifiersResult:
         histograms: scores of the coded run's binary classifiers, for the first ten classes at most.
         ood: name of the data set of out-of-distribution negatives, or None.
         negatives_per_positive: number of negatives drawn for each positive (9 from 100 classes on); None: all of them.
+        threshold_negatives_per_positive: the same for the training images that the thresholds are chosen on.
         skipped: the parts that were left out, each with the reason.
     """
 
@@ -108,6 +112,7 @@ class ClassifiersResult:
     histograms: tuple[ScoreHistogram, ...]
     ood: str | None
     negatives_per_positive: int | None
+    threshold_negatives_per_positive: int | None
     skipped: tuple[str, ...] = field(default=())
 
     def table(self) -> Table:
@@ -121,6 +126,16 @@ class ClassifiersResult:
                 (row["source"], *(percent(row[f"{name}_{measure}"]) for name in sets for measure in measures))
                 for row in self.means()
             ),
+        )
+
+    def drawn_line(self) -> tuple[str, ...]:
+        """One sentence that says which negatives the thresholds and metrics have; none if they have all."""
+        if self.negatives_per_positive is None:
+            return ()
+        trained = self.threshold_negatives_per_positive
+        thresholds = "all training images" if trained is None else f"{trained} drawn negatives per positive"
+        return (
+            f"thresholds: from {thresholds}; metrics: on {self.negatives_per_positive} drawn negatives per positive",
         )
 
     @property
@@ -169,6 +184,7 @@ class ClassifiersResult:
         return {
             "ood": self.ood,
             "negatives_per_positive": self.negatives_per_positive,
+            "threshold_negatives_per_positive": self.threshold_negatives_per_positive,
             "means": self.means(),
             "classifiers": self.rows(),
             "skipped": list(self.skipped),
@@ -182,15 +198,18 @@ def evaluate_classifiers(
     plain: Subject | None = None,
     ood: ImageData | None = None,
     seed: int = 0,
+    all_negatives: bool = False,
     progress: Progress = silent,
 ) -> ClassifiersResult:
     """Measure the binary classifiers of some classes, and their baselines (section 4.3).
 
-    Thresholds come from all training images, not augmented. Metrics are measured on the validation images and against
-    out-of-distribution negatives. From 100 classes on, 9 negatives are drawn for each positive (footnotes 4 and 13).
+    Thresholds come from the training images, not augmented. Metrics are measured on the validation images and against
+    out-of-distribution negatives.
 
-    The memory for scores is bounded for any number of classes: classes are taken in groups. Within a group, the part of
-    the network that all classes share runs once per batch (`BinaryClassifiers`).
+    Below 100 classes, every classifier sees every image. From 100 classes on, 9 negatives are drawn for each positive
+    (footnotes 4 and 13): for the metrics class by class (`sample_negatives`), for the thresholds shared out so that all
+    training images serve about equally often (`share_negatives`). Only these pairs of image and class are scored, so
+    the work grows with the number of images alone. The baselines have the same negatives.
 
     Args:
         subject: a coded run.
@@ -198,6 +217,8 @@ def evaluate_classifiers(
         plain: a plain run with the same classes. The same subNNs are extracted from it, as a baseline.
         ood: a data set of other classes. Its validation images are the out-of-distribution negatives.
         seed: seed of the drawn negatives.
+        all_negatives: whether thresholds come from all training images with 100 classes or more too: K classifiers
+            for every image.
         progress: where to report the progress.
 
     Returns:
@@ -216,34 +237,29 @@ def evaluate_classifiers(
         _check_plain(subject, plain)
     if ood is None:
         skipped.append("out-of-distribution negatives: no data set `ood` was given")
-    num_classes = len(subject.classes)
-    per_positive = _NEGATIVES_PER_POSITIVE if num_classes >= _MANY_CLASSES else None
+    per_positive = _NEGATIVES_PER_POSITIVE if len(subject.classes) >= _MANY_CLASSES else None
     splits: dict[str, Split] = {"train": subject.data.train, "val": subject.data.val}
     if ood is not None:
         splits["ood"] = ood.val
-    largest = max(len(split) for split in splits.values())
-    group = max(1, _SCORE_BYTES // (4 * 2 * largest))
+    if per_positive is None or all_negatives:
+        scored = scores_of_all(subject, plain, class_indices, splits, per_positive, seed, progress)
+    else:
+        scored = scores_of_drawn(subject, plain, class_indices, splits, per_positive, seed, progress)
     found: list[ClassifierMetrics] = []
     histograms: list[ScoreHistogram] = []
-    for start in range(0, len(class_indices), group):
-        classes = tuple(class_indices[start : start + group])
-        for one, sources in _scorers(subject, plain, classes):
-            tables = {
-                name: _score(one, split, sources, progress, f"scoring {name} images, {len(classes)} classes")
-                for name, split in splits.items()
-            }
-            for source in sources:
-                scores = {name: (table[source], targets) for name, (table, targets) in tables.items()}
-                found += _measure_group(subject, source, classes, scores, per_positive, seed)
-                if source == CODED:
-                    histograms += [
-                        _histogram(subject.classes[k], k, column, scores)
-                        for column, k in enumerate(classes[: max(0, 10 - len(histograms))])
-                    ]
+    for one in scored:
+        found.append(_measured(subject, one))
+        if one.source == CODED and len(histograms) < _HISTOGRAMS:
+            histograms.append(_histogram(subject, one))
     order = {source: number for number, source in enumerate((CODED, FULL, PLAIN, PLAIN_FULL))}
     found.sort(key=lambda one: (order[one.source], class_indices.index(one.class_index)))
     return ClassifiersResult(
-        tuple(found), tuple(histograms), None if ood is None else ood.name, per_positive, tuple(skipped)
+        tuple(found),
+        tuple(histograms),
+        None if ood is None else ood.name,
+        per_positive,
+        None if all_negatives else per_positive,
+        tuple(skipped),
     )
 
 
@@ -256,80 +272,17 @@ def _check_plain(subject: Subject, plain: Subject) -> None:
     path_schemes(plain.network, subject.run.schemes)
 
 
-def _scorers(
-    subject: Subject, plain: Subject | None, classes: tuple[int, ...]
-) -> Iterable[tuple[Subject, dict[str, Scorer]]]:
-    """For each run: the functions that give its classes' scores for a batch, by source."""
-    columns = list(classes)
-
-    def alone(images: torch.Tensor) -> torch.Tensor:
-        # One class, one cut: the same smaller network is timed, and written to a file.
-        return subject.binary_classifier(classes[0])(images).logits.float()
-
-    scores: Scorer = alone if len(classes) == 1 else BinaryClassifiers(subject.network, classes).scores
-    yield subject, {CODED: scores, FULL: lambda images: subject.network(images).logits[:, columns].float()}
-    if plain is not None:
-        # The paper extracts classifiers from the plain network "likewise" (section 4.3): by the coded run's schemes.
-        likewise = BinaryClassifiers(plain.network, classes, schemes=subject.run.schemes)
-        yield (
-            plain,
-            {PLAIN: likewise.scores, PLAIN_FULL: lambda images: plain.network(images).logits[:, columns].float()},
-        )
-
-
-@torch.no_grad()
-def _score(
-    subject: Subject, split: Split, sources: dict[str, Scorer], progress: Progress, phase: str
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """All scores, (n, c) float32 for every source, and the (n,) targets of a split, on the CPU."""
-    found: dict[str, list[torch.Tensor]] = {source: [] for source in sources}
-    targets = []
-    for images, targets_B in subject.batches(split, progress, phase):
-        with subject.runtime.autocast():
-            for source, scorer in sources.items():
-                found[source].append(scorer(images).float().cpu())
-        targets.append(targets_B)
-    if not targets:
-        raise InputError(f"{subject.data.name}: no image of a split can be read")
-    return {source: torch.cat(parts) for source, parts in found.items()}, torch.cat(targets)
-
-
-def _measure_group(
-    subject: Subject,
-    source: str,
-    classes: tuple[int, ...],
-    scores: dict[str, tuple[torch.Tensor, torch.Tensor]],
-    per_positive: int | None,
-    seed: int,
-) -> list[ClassifierMetrics]:
-    train_nc, train_n = scores["train"]
-    thresholds_c, f1_c = best_f1_thresholds(train_nc, train_n[:, None] == torch.tensor(classes))
-    val_nc, val_n = scores["val"]
-    measured = []
-    for column, class_index in enumerate(classes):
-        threshold = float(thresholds_c[column])
-        val_scores, is_positive = val_nc[:, column].numpy(), (val_n == class_index).numpy()
-        # Every class has its own generator, so its draws do not depend on the group that it is in.
-        rng = np.random.default_rng((seed, class_index))
-        positives = np.flatnonzero(is_positive)
-        negatives = sample_negatives(len(positives), np.flatnonzero(~is_positive), per_positive=per_positive, rng=rng)
-        ood = None
-        if "ood" in scores:
-            ood_scores = scores["ood"][0][:, column].numpy()
-            chosen = sample_negatives(len(positives), np.arange(len(ood_scores)), per_positive=per_positive, rng=rng)
-            ood = _against(val_scores[positives], ood_scores[chosen], threshold)
-        measured.append(
-            ClassifierMetrics(
-                class_name=subject.classes[class_index],
-                class_index=class_index,
-                source=source,
-                threshold=threshold,
-                train_f1=float(f1_c[column]),
-                val=_against(val_scores[positives], val_scores[negatives], threshold),
-                ood=ood,
-            )
-        )
-    return measured
+def _measured(subject: Subject, one: ClassScores) -> ClassifierMetrics:
+    """The metrics of a class's scores."""
+    return ClassifierMetrics(
+        class_name=subject.classes[one.class_index],
+        class_index=one.class_index,
+        source=one.source,
+        threshold=one.threshold,
+        train_f1=one.train_f1,
+        val=_against(one.positives, one.negatives, one.threshold),
+        ood=None if one.ood is None else _against(one.positives, one.ood, one.threshold),
+    )
 
 
 def _against(positives: NDArray[np.float32], negatives: NDArray[np.float32], threshold: float) -> BinaryMetrics:
@@ -337,20 +290,14 @@ def _against(positives: NDArray[np.float32], negatives: NDArray[np.float32], thr
     return measure(np.concatenate([positives, negatives]), is_positive, threshold)
 
 
-def _histogram(
-    class_name: str, class_index: int, column: int, scores: dict[str, tuple[torch.Tensor, torch.Tensor]], bins: int = 40
-) -> ScoreHistogram:
+def _histogram(subject: Subject, one: ClassScores, bins: int = 40) -> ScoreHistogram:
     """The histograms of one class's scores (figure 3), with 40 bins as in the authors' CIFAR code."""
-    val_nc, val_n = scores["val"]
-    is_positive = val_n == class_index
-    parts = {"positives": val_nc[is_positive, column], "negatives": val_nc[~is_positive, column]}
-    if "ood" in scores:
-        parts["ood"] = scores["ood"][0][:, column]
-    everything = torch.cat(list(parts.values())).numpy()
-    edges = np.histogram_bin_edges(everything, bins)
-    densities = {
-        name: tuple(np.histogram(part.numpy(), edges, density=True)[0].tolist()) for name, part in parts.items()
-    }
+    edges = np.histogram_bin_edges(np.concatenate(list(one.shown.values())), bins)
+    densities = {name: tuple(np.histogram(part, edges, density=True)[0].tolist()) for name, part in one.shown.items()}
     return ScoreHistogram(
-        class_name, tuple(edges.tolist()), densities["positives"], densities["negatives"], densities.get("ood")
+        subject.classes[one.class_index],
+        tuple(edges.tolist()),
+        densities["positives"],
+        densities["negatives"],
+        densities.get("ood"),
     )

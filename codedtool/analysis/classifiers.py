@@ -39,6 +39,18 @@ class _Tail(NamedTuple):
     row: nn.Linear
 
 
+class Shared(NamedTuple):
+    """What all classes have in common: the first coded block's activations, before the sum over the subNNs.
+
+    Attributes:
+        h_BDHW: inner activations of all subNNs.
+        shortcut_BCHW: output of the block's shortcut; None in a block without one.
+    """
+
+    h_BDHW: torch.Tensor
+    shortcut_BCHW: torch.Tensor | None
+
+
 class BinaryClassifiers:
     """The binary classifiers of ``class_indices``, evaluated together.
 
@@ -70,19 +82,35 @@ class BinaryClassifiers:
     @torch.no_grad()
     def scores(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """The logits of the binary classifiers, (B, c) float32, for (B, 3, H, W) normalized images."""
+        shared = self.shared(images_BCHW)
+        return torch.stack([self.scores_of(class_index, shared) for class_index in self.class_indices], dim=1)
+
+    @torch.no_grad()
+    def shared(self, images_BCHW: torch.Tensor) -> Shared:
+        """The part that all classes share, for (B, 3, H, W) normalized images."""
         network, first = self._network, self._network.blocks[self._first]
         features = network.stem(images_BCHW)
         for block in network.blocks[: self._first]:
             features = block(features).features
-        h_BDHW, shortcut_BCHW = first.bottleneck(features), first.shortcut(features)
-        columns = []
-        for class_index in self.class_indices:
-            tail = self._tail(class_index)
-            own = tail.blocks[0].join(h_BDHW[:, tail.channels_D], shortcut_BCHW).features
-            for block in tail.blocks[1:]:
-                own = block(own).features
-            columns.append(tail.row(network.pooled(own)).float())
-        return torch.cat(columns, dim=1)
+        return Shared(first.bottleneck(features), first.shortcut(features))
+
+    @torch.no_grad()
+    def scores_of(self, class_index: int, shared: Shared) -> torch.Tensor:
+        """The logits of one class's binary classifier, (B,) float32, from the part that all classes share."""
+        tail = self._tail(class_index)
+        features = tail.blocks[0].join(shared.h_BDHW[:, tail.channels_D], shared.shortcut_BCHW).features
+        for block in tail.blocks[1:]:
+            features = block(features).features
+        return tail.row(self._network.pooled(features))[:, 0].float()
+
+    @torch.no_grad()
+    def whole_logits(self, shared: Shared) -> torch.Tensor:
+        """The logits of the whole network, (B, K) float32, from the part that its binary classifiers share."""
+        first, *rest = self._network.blocks[self._first :]
+        features = first.join(*shared).features
+        for block in rest:
+            features = block(features).features
+        return self._network.head(features).float()
 
     def _tail(self, class_index: int) -> _Tail:
         if class_index in self._kept:

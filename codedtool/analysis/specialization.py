@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
@@ -45,7 +46,8 @@ class SpecializeResult(Result):
 
     Attributes:
         data, checkpoint: the data set and the checkpoint that were measured.
-        num_images: number of validation images.
+        num_images: number of validation images that were measured.
+        num_available: number of validation images that there are, unreadable ones included.
         repeats: number of random draws for each image and number of removed subNNs.
         seed: seed of the draws.
         blocks: the curves of every measured block, in the network's order.
@@ -54,6 +56,7 @@ class SpecializeResult(Result):
     data: str
     checkpoint: str
     num_images: int
+    num_available: int
     repeats: int
     seed: int
     blocks: tuple[BlockCurves, ...]
@@ -64,9 +67,10 @@ class SpecializeResult(Result):
 
     def tables(self) -> tuple[Table, ...]:
         columns = max(len(curve) for curves in self.blocks for curve in (curves.active, curves.inactive))
+        of = f" of {self.num_available}" if self.num_images < self.num_available else ""
         return (
             Table(
-                f"Accuracy without k subNNs of one block, %: {self.num_images} images of {self.data}",
+                f"Accuracy without k subNNs of one block, %: {self.num_images}{of} images of {self.data}",
                 ("block, removed subNNs", *(f"k={k}" for k in range(columns))),
                 tuple(
                     (f"{curves.block}, {removed}", *map(percent, curve), *[""] * (columns - len(curve)))
@@ -81,6 +85,7 @@ class SpecializeResult(Result):
             "data": self.data,
             "checkpoint": self.checkpoint,
             "num_images": self.num_images,
+            "num_available": self.num_available,
             "repeats": self.repeats,
             "seed": self.seed,
             "blocks": [
@@ -138,11 +143,37 @@ def random_removal_masks(
     return ranks_BN >= torch.tensor(list(removed), dtype=torch.int64)[:, None, None]
 
 
+def even_choice(targets_n: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
+    """Draw ``count`` images, as equally many of every class as there are.
+
+    Args:
+        targets_n: (n,) classes of the images.
+        count: number of images to draw, at most n.
+        seed: seed of the draws.
+
+    Returns:
+        The sorted numbers of the images.
+
+    Example:
+        >>> targets = np.array([0, 0, 0, 0, 1, 2, 2])
+        >>> targets[even_choice(targets, 5, seed=0)].tolist()
+        [0, 0, 1, 2, 2]
+    """
+    order_n = np.random.default_rng(seed).permutation(len(targets_n))
+    by_class_n = order_n[np.argsort(targets_n[order_n], kind="stable")]
+    sorted_n = targets_n[by_class_n]
+    # Image i of its class, in random order, is drawn before every image i + 1.
+    place_n = np.arange(len(targets_n)) - np.searchsorted(sorted_n, sorted_n)
+    position_n = np.argsort(order_n)[by_class_n]
+    return np.sort(by_class_n[np.lexsort((position_n, place_n))[:count]])
+
+
 @torch.no_grad()
 def specialize(
     subject: Subject,
     *,
     blocks: Sequence[str] | None = None,
+    images: int | None = None,
     repeats: int = 1,
     seed: int = 0,
     progress: Progress = silent,
@@ -154,12 +185,14 @@ def specialize(
     subNNs up to the same total energy. So a block without its active subNNs passes on the normalized signal of the
     inactive ones.
 
-    The draws for an image depend on the seed, the block, and the image's number among the readable images. They do not
-    depend on the batch size, nor on the other blocks.
+    The draws for an image depend on the seed, the block, and the image's number among the readable images that are
+    measured. They do not depend on the batch size, nor on the other blocks.
 
     Args:
         subject: a coded run.
         blocks: names of coded blocks, such as s2.3; None or empty: all coded blocks.
+        images: number of validation images to measure, at least 1; they are drawn with the seed, evenly from the
+            classes. None, or more than there are: all.
         repeats: number of random draws for each image and k, at least 1.
         seed: seed of the draws, at least 0.
         progress: where to report the progress.
@@ -169,9 +202,12 @@ def specialize(
 
     Raises:
         NotApplicableError: the network has no coded block.
-        InputError: there is no such block, ``repeats`` or ``seed`` is out of range, or no image can be read.
+        InputError: there is no such block, ``images``, ``repeats`` or ``seed`` is out of range, or no image can be
+            read.
     """
     subject.require_coded("specialize")
+    if images is not None and images < 1:
+        raise InputError(f"`images` must be at least 1, got {images}")
     if repeats < 1:
         raise InputError(f"`repeats` must be at least 1, got {repeats}")
     if seed < 0:
@@ -182,14 +218,17 @@ def specialize(
         for number in sorted({subject.coded_block(name) for name in blocks or network.block_names})
     }
     passes = sum(tally.passes for tally in tallies.values())
-    split = subject.data.val
+    available = subject.data.val
+    split = available
+    if images is not None and images < len(available):
+        split = available.taking(even_choice(available.targets, images, seed=seed))
     whole_hits = torch.zeros((), dtype=torch.int64, device=subject.runtime.device)
     seen = 0
-    for images, targets_B in subject.batches(split, progress, _PHASE):
+    for images_BCHW, targets_B in subject.batches(split, progress, _PHASE):
         on_device_B = subject.runtime.put(targets_B)
         done = 0
         with subject.runtime.autocast():
-            features = network.stem(images)
+            features = network.stem(images_BCHW)
             for index, block in enumerate(network.blocks):
                 h, shortcut = block.bottleneck(features), block.shortcut(features)
                 if index in tallies:
@@ -208,6 +247,7 @@ def specialize(
         data=subject.recipe.data,
         checkpoint=subject.checkpoint,
         num_images=seen,
+        num_available=len(available),
         repeats=repeats,
         seed=seed,
         blocks=tuple(tally.curves(whole, seen) for tally in tallies.values()),

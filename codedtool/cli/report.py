@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from codedtool.analysis.catalogue import ALL_NEGATIVES
 from codedtool.cli.analyses import compared
 from codedtool.cli.runs import (
     DEVICE_FLAGS,
@@ -46,6 +47,7 @@ def report(
         list[str] | None, typer.Option("--skip", help="Parts of the page to leave out, written as for --only.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing page.")] = False,
+    all_negatives: Annotated[bool, typer.Option(ALL_NEGATIVES.flag, help=ALL_NEGATIVES.help)] = False,
     seed: Seed = 0,
     checkpoint: Checkpoint = "best",
     no_download: NoDownload = False,
@@ -78,6 +80,7 @@ def report(
             target,
             **inputs,
             seed=seed,
+            all_negatives=all_negatives,
             only=_names(only),
             skip=_names(skip),
             force=force,

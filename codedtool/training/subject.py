@@ -87,6 +87,11 @@ class Subject:
         """
         return self.once("outputs", lambda: collect_outputs(self, self.data.val, progress=progress))
 
+    def known_outputs(self) -> Outputs | None:
+        """The network's outputs for all validation images, if an analysis has asked for them; else None."""
+        found: Outputs | None = self._known.get("outputs")
+        return found
+
     def evidence(self) -> Evidence | None:
         """The statistics for predictions that the training stored with the checkpoint; None if it has none.
 
@@ -113,6 +118,11 @@ class Subject:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the schemes' rows."""
         return self.run.classes
+
+    @property
+    def pass_size(self) -> int:
+        """Number of images that pass the network at once, as many as in training."""
+        return min(self.recipe.batch_size, self.recipe.images_at_once)
 
     def require_coded(self, what: str) -> None:
         """Raise NotApplicableError if the network has no coded block; ``what`` names the analysis in the message."""
@@ -161,7 +171,7 @@ class Subject:
             split,
             size=self.recipe.eval_size,
             crop_part=self.run.crop_part,
-            batch_size=batch_size or min(self.recipe.batch_size, self.recipe.images_at_once),
+            batch_size=batch_size or self.pass_size,
             num_workers=self.runtime.num_workers,
             pin_memory=self.runtime.pin_memory,
         )

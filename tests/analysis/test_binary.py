@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
-from codedtool.analysis.binary import best_f1_thresholds, measure, sample_negatives
+from codedtool.analysis.binary import best_f1_thresholds, measure, sample_negatives, share_negatives
 from codedtool.errors import InputError
 
 pytestmark = pytest.mark.quick
@@ -137,3 +137,50 @@ def test_another_seed_draws_other_negatives() -> None:
         for seed in range(2)
     ]
     assert draws[0] != draws[1]
+
+
+@given(st.lists(st.integers(0, 5), max_size=60), st.integers(1, 9), st.integers(0, 2**31))
+def test_every_class_gets_its_negatives_or_all_there_are(targets: list[int], per_positive: int, seed: int) -> None:
+    targets_n = np.array(targets, dtype=np.int64)
+    shared = share_negatives(targets_n, 6, per_positive=per_positive, seed=seed)
+    assert len(shared) == 6
+    for k, negatives in enumerate(shared):
+        others = int((targets_n != k).sum())
+        assert len(negatives) == min(per_positive * targets.count(k), others)
+        assert not (targets_n[negatives] == k).any(), "a positive"
+        assert negatives.tolist() == sorted(set(negatives.tolist())), "a number twice, or out of order"
+    again = share_negatives(targets_n, 6, per_positive=per_positive, seed=seed)
+    assert [one.tolist() for one in shared] == [one.tolist() for one in again]
+
+
+@given(st.integers(20, 60), st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**31), st.booleans())
+def test_images_serve_equally_often_give_or_take_one(
+    num_classes: int, size: int, per_positive: int, seed: int, is_mixed: bool
+) -> None:
+    targets_n = np.repeat(np.arange(num_classes), size)
+    if is_mixed:
+        targets_n = np.random.default_rng(seed).permutation(targets_n)
+    shared = share_negatives(targets_n, num_classes, per_positive=per_positive, seed=seed)
+    counts = np.bincount(np.concatenate(shared), minlength=len(targets_n))
+    assert counts.mean() == per_positive
+    assert counts.min() >= per_positive - 1
+    assert counts.max() <= per_positive + 1
+
+
+@given(st.lists(st.integers(1, 30), min_size=20, max_size=40), st.integers(0, 2**31))
+def test_classes_of_unequal_sizes_share_as_well(sizes: list[int], seed: int) -> None:
+    # No class is so large that its images cannot serve often enough.
+    targets_n = np.repeat(np.arange(len(sizes)), sizes)
+    shared = share_negatives(targets_n, len(sizes), per_positive=2, seed=seed)
+    counts = np.bincount(np.concatenate(shared), minlength=len(targets_n))
+    assert counts.max() - counts.min() <= 3
+
+
+def test_shared_negatives_are_spread_over_the_classes_and_follow_the_seed() -> None:
+    targets_n = np.repeat(np.arange(100), 20)
+    first, second = (share_negatives(targets_n, 100, per_positive=9, seed=seed) for seed in range(2))
+    assert [one.tolist() for one in first] != [one.tolist() for one in second]
+    # 180 negatives of 99 classes: about two of each, as drawn by chance.
+    spread = np.array([np.bincount(targets_n[negatives], minlength=100) for negatives in first])
+    assert spread.max() <= 12
+    assert (spread > 0).sum(1).min() >= 60

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
-from codedtool.analysis import classifier_metrics
+from codedtool.analysis import classifier_scores
 from codedtool.analysis.classifier_metrics import CODED, FULL, PLAIN, PLAIN_FULL, evaluate_classifiers
 from codedtool.data import normalize
 from codedtool.errors import InputError
@@ -109,7 +109,7 @@ def test_groups_of_classes_and_batches_decide_nothing(
     whole = evaluate_classifiers(subject, range(10), plain=plain)
     passes = []
     # Two scorers of 60 training images: three classes a group, so four groups.
-    monkeypatch.setattr(classifier_metrics, "_SCORE_BYTES", 3 * 4 * 2 * 60)
+    monkeypatch.setattr(classifier_scores, "_SCORE_BYTES", 3 * 4 * 2 * 60)
 
     def progress(phase: str, done: float, total: float | None, note: str = "") -> None:
         if phase not in passes:

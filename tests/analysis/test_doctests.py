@@ -11,10 +11,11 @@ pytestmark = pytest.mark.quick
 
 MODULES = {
     "codedtool.analysis.activations": ("StreamingHistogram",),
-    "codedtool.analysis.binary": ("best_f1_thresholds", "measure"),
+    "codedtool.analysis.binary": ("best_f1_thresholds", "measure", "share_negatives"),
     "codedtool.analysis.calibration": ("reliability_bins", "expected_calibration_error"),
     "codedtool.analysis.early_exit": ("ExitRule.parse", "margins"),
     "codedtool.analysis.selective": ("risk_coverage",),
+    "codedtool.analysis.specialization": ("even_choice",),
     "codedtool.analysis.sweep": ("parse_vary",),
     "codedtool.training.evidence": ("Evidence.confidence", "shared_thresholds"),
     "codedtool.training.subject": ("class_index",),

@@ -12,9 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from codedtool.analysis.specialization import BlockCurves, SpecializeResult, random_removal_masks, specialize
+from codedtool.analysis.specialization import (
+    BlockCurves,
+    SpecializeResult,
+    even_choice,
+    random_removal_masks,
+    specialize,
+)
 from codedtool.cli import app
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Split, normalize
@@ -186,10 +194,46 @@ RESULT = SpecializeResult(
     "digits",
     "epoch1",
     8,
+    20,
     1,
     0,
     tuple(BlockCurves(f"s3.{n}", 4, 1, (0.5, 0.25), (0.5, 0.5, 0.75, 1.0)) for n in range(4)),
 )
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.floats(0, 1), st.integers(0, 9))
+def test_images_are_drawn_evenly_from_the_classes(targets: list[int], part: float, seed: int) -> None:
+    targets_n = np.array(targets)
+    count = 1 + int(part * (len(targets) - 1))
+    numbers = even_choice(targets_n, count, seed=seed)
+    assert numbers.tolist() == sorted(set(numbers.tolist()))
+    assert len(numbers) == count
+    assert np.array_equal(numbers, even_choice(targets_n, count, seed=seed))
+    drawn, there = (np.bincount(of, minlength=7) for of in (targets_n[numbers], targets_n))
+    # A class has an image less than another one only if it has no more.
+    for k in range(7):
+        assert drawn[k] == there[k] or drawn[k] >= drawn.max() - 1
+
+
+def test_other_seeds_draw_other_images_of_every_class() -> None:
+    targets_n = np.repeat(np.arange(3), 50)
+    first, second = (even_choice(targets_n, 30, seed=seed) for seed in range(2))
+    assert np.bincount(targets_n[first]).tolist() == np.bincount(targets_n[second]).tolist() == [10, 10, 10]
+    assert first.tolist() != second.tolist()
+
+
+def test_of_some_images_the_curves_are_those_of_a_split_of_them(subject: Subject) -> None:
+    some = specialize(subject, blocks=["s3.2"], images=12, seed=3)
+    val = subject.data.val
+    chosen = replace(subject.data, val=val.taking(even_choice(val.targets, 12, seed=3)))
+    alone = specialize(replace(subject, find_data=lambda: chosen), blocks=["s3.2"], seed=3)
+    assert (some.num_images, some.num_available, alone.num_available) == (12, NUM_IMAGES, 12)
+    assert some.blocks == alone.blocks
+    assert "12 of 36 images" in some.tables()[0].caption
+    assert " of " not in alone.tables()[0].caption.partition(":")[2].replace("images of", "")
+    assert specialize(subject, blocks=["s3.2"], images=NUM_IMAGES + 1, seed=3).num_images == NUM_IMAGES
+    with pytest.raises(InputError, match="`images` must be at least 1, got 0"):
+        specialize(subject, images=0)
 
 
 def test_rows_and_json_hold_every_point() -> None:

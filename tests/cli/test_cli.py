@@ -102,8 +102,8 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     assert {row.name: " ".join(of_row(row)) for row in CATALOGUE} == {
         **{row.name: " ".join(of_row(row)) for row in CATALOGUE},
         "eval": "--compare",
-        "bc": "--class --out --force --seed --compare --ood",
-        "specialize": "--block --repeats --seed",
+        "bc": "--class --out --force --all-negatives --seed --compare --ood",
+        "specialize": "--block --images --repeats --seed",
         "decode": "--exit",
         "calibrate": "--seed --repeats",
         "activations": "--block --subnns",
@@ -123,7 +123,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
         "networks": "--preset",
         "predict": "--run --bc --sample --seed --checkpoint --no-download --eval-size --precision --data --data-dir "
         "--device",
-        "report": f"{of_run} --compare --ood --out --only --skip --force --seed",
+        "report": f"{of_run} --compare --ood --out --only --skip --force --all-negatives --seed",
         "export": "--run --checkpoint --bc --format --out --force",
         "sweep": f"--vary --name --seeds --scheme --stages --uncoded-stages --config --no-download {recipe}",
     }
