@@ -82,7 +82,7 @@ def literal_threshold(scores: list[float], positives: list[int], negatives: list
 
 @pytest.mark.parametrize(
     ("classes", "group_bytes", "cpu_bytes"),
-    [(range(100), 1 << 29, 10 << 20), ((98, *SOME[:3]), 60_000, 9_000)],
+    [pytest.param(range(100), 1 << 29, 10 << 20, marks=pytest.mark.slow), ((98, *SOME[:3]), 60_000, 9_000)],
     ids=["all classes, one group", "some classes, many groups"],
 )
 def test_thresholds_and_metrics_are_those_of_a_literal_loop_over_the_drawn_pairs(

@@ -30,6 +30,7 @@ def document(subject: Subject, name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_thresholds_have_nine_negatives_a_positive_unless_all_are_asked_for(subject: Subject, tmp_path: Path) -> None:
     first = write_report(subject, tmp_path / "page.html", only=["bc"])
     assert first.failed == ()
