@@ -4,9 +4,9 @@ Shape suffixes as in `energy`: B samples, N subNNs, d bottleneck channels of a s
 P = H*W pixels, Q = B*P.
 
 A CPU with channels_last activations takes its own way where that was measured to be faster (benchmarks/README.md):
-sample by sample, so that what one product leaves is still in the cache for the next and no transposed copy of all
-samples is made; and matrix products instead of convolutions where there are few pixels. All other machines and layouts,
-and compiled networks, take all samples together.
+sample by sample, so that a sample is still in the cache for its next product and no transposed copy of all samples is
+made; and matrix products instead of convolutions, the more so the fewer pixels there are. Other machines and layouts
+take all samples together, and so do compiled networks.
 """
 
 from __future__ import annotations
@@ -53,24 +53,28 @@ def add_weighted_(grad_weight_CD: torch.Tensor, weight_CD: torch.Tensor, factor_
 
 def pointwise(h_BDHW: torch.Tensor, kernel_CD: torch.Tensor) -> torch.Tensor:
     """1x1 convolution without bias, (B, C, H, W)."""
-    if not _few_pixels(h_BDHW, kernel_CD):
-        return functional.conv2d(h_BDHW, kernel_CD)
-    return _images(torch.mm(_rows(h_BDHW), kernel_CD.flatten(1).t()), h_BDHW)
+    if _in_rows(h_BDHW) and _pixels(h_BDHW) <= 8 * kernel_CD.shape[0]:
+        return _images(torch.mm(_rows(h_BDHW), kernel_CD.flatten(1).t()), h_BDHW)
+    return functional.conv2d(h_BDHW, kernel_CD)
 
 
 def pointwise_backward(
     grad_BCHW: torch.Tensor, h_BDHW: torch.Tensor, kernel_CD: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of `pointwise` with respect to its two arguments, in their shapes, types and layouts."""
-    if _few_pixels(h_BDHW, kernel_CD):
-        grad_QC = _rows(grad_BCHW.contiguous(memory_format=torch.channels_last))
-        grad_h = _images(torch.mm(grad_QC, kernel_CD.flatten(1)), h_BDHW)
-        return grad_h, torch.mm(grad_QC.t(), _rows(h_BDHW)).view(kernel_CD.shape)
+    in_rows = _in_rows(h_BDHW)
+    if in_rows:
+        grad_BCHW = grad_BCHW.contiguous(memory_format=torch.channels_last)
+        if _pixels(h_BDHW) <= kernel_CD.shape[0]:
+            grad_h = _images(torch.mm(_rows(grad_BCHW), kernel_CD.flatten(1)), h_BDHW)
+            return grad_h, torch.mm(_rows(grad_BCHW).t(), _rows(h_BDHW)).view(kernel_CD.shape)
     grad_h, grad_kernel, _ = torch.ops.aten.convolution_backward(
-        grad_BCHW, h_BDHW, kernel_CD, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (True, True, False)
+        grad_BCHW, h_BDHW, kernel_CD, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (True, not in_rows, False)
     )
-    if _sample_by_sample(h_BDHW):
+    if in_rows:
         grad_h = grad_h.contiguous(memory_format=torch.channels_last)
+        # Faster with rows of C than with rows of D elements, although the weights are then copied.
+        grad_kernel = torch.mm(_rows(h_BDHW).t(), _rows(grad_BCHW)).t().contiguous().view(kernel_CD.shape)
     return grad_h, grad_kernel
 
 
@@ -98,7 +102,8 @@ def scale_and_add_(
         weight_BN, metric_Ndd: in float32, or in float64 for float64 activations.
     """
     num_subnns, width_d = metric_Ndd.shape[:2]
-    if _sample_by_sample(h_BDHW):
+    # One by one in full precision alone: otherwise every sample would be converted to it and back.
+    if _sample_by_sample(h_BDHW) and h_BDHW.dtype == metric_Ndd.dtype:
         for grad_NPd, factor_N1d, h_NPd, weighted_Ndd in zip(
             _samples(grad_BDHW, num_subnns),
             factors_BD.view(-1, num_subnns, 1, width_d).unbind(),
@@ -106,7 +111,7 @@ def scale_and_add_(
             (weight_BN[:, :, None, None] * metric_Ndd).unbind(),
             strict=True,
         ):
-            added_NPd = torch.bmm(h_NPd.to(metric_Ndd.dtype), weighted_Ndd)
+            added_NPd = torch.bmm(h_NPd, weighted_Ndd)
             torch.addcmul(added_NPd, grad_NPd, factor_N1d, out=grad_NPd)
         return grad_BDHW
     return grad_BDHW.mul_(factors_BD).addcmul_(_apply(metric_Ndd, h_BDHW), spread(weight_BN, h_BDHW))
@@ -135,13 +140,14 @@ def _sample_by_sample(h_BDHW: torch.Tensor) -> bool:
     )
 
 
-def _few_pixels(h_BDHW: torch.Tensor, kernel_CD: torch.Tensor) -> bool:
-    """Whether a CPU's matrix product is faster than its convolution: no more pixels, of all samples, than C."""
-    return (
-        h_BDHW.device.type == "cpu"
-        and h_BDHW.is_contiguous(memory_format=torch.channels_last)
-        and h_BDHW.shape[0] * h_BDHW.shape[2] * h_BDHW.shape[3] <= kernel_CD.shape[0]
-    )
+def _in_rows(h_BDHW: torch.Tensor) -> bool:
+    """Whether a CPU's matrix product can read the activations as they lie, as a row of channels per pixel."""
+    return h_BDHW.device.type == "cpu" and h_BDHW.is_contiguous(memory_format=torch.channels_last)
+
+
+def _pixels(h_BDHW: torch.Tensor) -> int:
+    """Count the pixels of all samples: Q."""
+    return h_BDHW.shape[0] * h_BDHW.shape[2] * h_BDHW.shape[3]
 
 
 def _by_subnn(h_BDHW: torch.Tensor, num_subnns: int) -> torch.Tensor:
