@@ -1,15 +1,19 @@
 """One training step's forward and backward pass: plain ResNeXt, Coded ResNeXt, and the literal equations.
 
-    python -m benchmarks.block [--arch coded_resnext29_10x11d] [--device cpu] [--layout channels_last]
+    python -m benchmarks.block [--arch coded_resnext29_10x11d] [--precision bf16] [--compile] [--before FOLDER]
 
 Plain is the control network with r = 1 everywhere; literal is the coded network with all N x C x H x W outputs in
-memory (`literal_sum`). The three take turns in one process; a ratio is the median of the rounds' own ratios, so
-that a machine that slows down for a while slows all three. Run it from the repository's root.
+memory (`literal_sum`); before is the coded network with the energies of another version of this project, which lies in
+``--before`` (`git worktree add FOLDER COMMIT`). They take turns in one process; a ratio is the median of the rounds'
+own ratios, so that a machine that slows down for a while slows all. The last line of a precision and layout is the
+geometric mean of the paper's three networks. With one thread (OMP_NUM_THREADS=1) the process's own time is measured, so
+that other work on the machine counts less. Run it from the repository's root.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -17,7 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import torch
@@ -26,18 +30,36 @@ from torch.nn import functional
 from benchmarks.literal_sum import make_literal
 from benchmarks.machine import describe_machine
 from codedtool.coding.scheme import CodingScheme
-from codedtool.models import CodedNetwork, build_network
+from codedtool.models import CodedNetwork, build_network, coded_sum
 
 SCHEMES = Path(__file__).parent.parent / "schemes"
-# Architecture -> its schemes, pixels, mu and batch on a CPU and on a GPU.
+# Architecture -> its schemes, pixels, mu and batch on a CPU and on a GPU. The first three are the paper's.
 ARCHITECTURES: dict[str, tuple[tuple[str, ...], int, float, int, int]] = {
     "coded_resnext29_10x11d": (("c10_5of10", "c10_3of10"), 32, 6.0, 16, 512),
     "coded_resnext29_20x6d": (("c100_8of20", "c100_4of20"), 32, 6.0, 16, 512),
-    "coded_resnext50_32x4d": (("in1k_16of32", "in1k_8of32"), 160, 2.0, 4, 192),
+    "coded_resnext50_32x4d": (("in1k_16of32", "in1k_8of32"), 160, 2.0, 8, 192),
+    "coded_resnext20_10x8d": (("c10_5of10", "c10_3of10"), 32, 6.0, 128, 1024),
 }
-VARIANTS = ("plain", "coded", "literal")
+PAPER = tuple(ARCHITECTURES)[:3]
+VARIANTS = ("plain", "coded", "before", "literal")
 P_DROP = 0.1
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_before(folder: Path) -> Callable[..., Any]:
+    """`normalized_sum` of the version of this project in ``folder``."""
+    names = [name for name in sys.modules if name.startswith("codedtool")]
+    kept = {name: sys.modules.pop(name) for name in names}
+    sys.path.insert(0, str(folder))
+    try:
+        before: Callable[..., Any] = importlib.import_module("codedtool.models.energy").normalized_sum
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.startswith("codedtool")]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+    assert Path(before.__code__.co_filename).is_relative_to(folder.resolve()), "another version was imported"
+    return before
 
 
 def build(arch: str, variant: str) -> CodedNetwork:
@@ -65,8 +87,10 @@ def make_step(variant: str, options: argparse.Namespace) -> Callable[[], None]:
     ]
     forward: Any = torch.compile(network, fullgraph=True) if options.compile else network
     dtype = PRECISIONS[options.precision]
+    normalized_sum = load_before(options.before) if variant == "before" else coded_sum.normalized_sum
 
     def step() -> None:
+        coded_sum.normalized_sum = normalized_sum
         network.zero_grad(set_to_none=True)
         with nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype):
             output = forward(images, targets, drop_masks=drop_masks or None)
@@ -87,13 +111,14 @@ def measure_seconds(options: argparse.Namespace) -> dict[str, list[float]]:
     for step in steps.values():
         step()
         step()
+    clock = time.process_time if options.device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     for number in range(options.rounds):
         # Every other round goes the other way, so that none always follows the same one.
         order = list(steps) if number % 2 == 0 else list(steps)[::-1]
         for variant in order:
-            start = time.perf_counter()
+            start = clock()
             steps[variant]()
-            seconds[variant].append(time.perf_counter() - start)
+            seconds[variant].append(clock() - start)
     return seconds
 
 
@@ -126,6 +151,7 @@ def peak_memory(variant: str, options: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "benchmarks.block", "--memory-of", variant, "--arch", options.arch]
     command += ["--layout", options.layout, "--batch", str(options.batch), "--precision", options.precision]
     command += ["--compile"] if options.compile else []
+    command += ["--before", str(options.before)] if options.before else []
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout)
@@ -133,47 +159,65 @@ def peak_memory(variant: str, options: argparse.Namespace) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--arch", choices=ARCHITECTURES, action="append", help="default: all three")
+    parser.add_argument("--arch", choices=ARCHITECTURES, action="append", help="default: all four")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, help="default: small on a CPU, the paper's or near it on a GPU")
     parser.add_argument("--layout", choices=("channels_last", "contiguous_format"), action="append")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--compile", action="store_true", help="torch.compile all three")
+    parser.add_argument("--precision", choices=PRECISIONS, action="append", help="default: fp32 and bf16")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: plain and coded, and before if given")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="another version of this project")
+    parser.add_argument("--compile", action="store_true", help="torch.compile all")
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    archs, layouts = options.arch or list(ARCHITECTURES), options.layout or ["channels_last", "contiguous_format"]
-    batch = options.batch
+    if "before" in (options.variants or []) and not options.before:
+        parser.error("the variant before needs --before FOLDER")
+    options.variants = options.variants or ["plain", "coded", *(["before"] if options.before else [])]
+    archs, layouts = options.arch or list(ARCHITECTURES), options.layout or ["channels_last"]
+    precisions, batch = options.precision or ["fp32", "bf16"], options.batch
     if options.memory_of:
-        options.arch, options.layout = archs[0], layouts[0]
+        options.arch, options.layout, options.precision = archs[0], layouts[0], precisions[0]
         print(measure_memory(options.memory_of, options))
         return
     device = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
-    print(f"{describe_machine('torch')}, {device}, {options.precision}{', compiled' if options.compile else ''}\n")
-    print("| architecture | batch | layout | network | images/s | of plain | peak MB | of plain |")
+    threads = f", {torch.get_num_threads()} threads" if device == "CPU" else ""
+    print(f"{describe_machine('torch')}, {device}{threads}{', compiled' if options.compile else ''}\n")
+    print("| architecture | batch | precision, layout | network | images/s | of plain | peak MB | of plain |")
     print("|---|---|---|---|---|---|---|---|")
-    for arch in archs:
-        for layout in layouts:
-            options.arch, options.layout = arch, layout
-            options.batch = batch or ARCHITECTURES[arch][4 if options.device.startswith("cuda") else 3]
-            print_rows(options)
+    for layout in layouts:
+        for precision in precisions:
+            speeds: dict[str, list[float]] = {variant: [] for variant in options.variants}
+            for arch in archs:
+                options.arch, options.layout, options.precision = arch, layout, precision
+                options.batch = batch or ARCHITECTURES[arch][4 if options.device.startswith("cuda") else 3]
+                for variant, speed in print_rows(options).items():
+                    speeds[variant] += [speed] if arch in PAPER else []
+            for variant, ratios in speeds.items():
+                if variant != options.variants[0] and len(ratios) == len(PAPER):
+                    mean = geometric_mean(ratios)
+                    print(f"| the paper's three | | {describe(options)} | {variant} | | {mean:.3f} | | |", flush=True)
 
 
-def print_rows(options: argparse.Namespace) -> None:
-    """Measure one architecture in one layout and print a row per variant."""
+def describe(options: argparse.Namespace) -> str:
+    """Precision and layout, as they stand in the table."""
+    return f"{options.precision}, {'NCHW' if options.layout == 'contiguous_format' else options.layout}"
+
+
+def print_rows(options: argparse.Namespace) -> dict[str, float]:
+    """Measure one architecture in one layout and precision, print a row per variant and return the ratios of speed."""
     memory = {variant: peak_memory(variant, options) for variant in options.variants}
     seconds = measure_seconds(options)
     first = options.variants[0]
+    speeds = {}
     for variant in options.variants:
         rate = options.batch / median(seconds[variant])
-        speed = median(base / own for base, own in zip(seconds[first], seconds[variant], strict=True))
-        layout = "NCHW" if options.layout == "contiguous_format" else options.layout
+        speeds[variant] = median(base / own for base, own in zip(seconds[first], seconds[variant], strict=True))
         print(
-            f"| {options.arch} | {options.batch} | {layout} | {variant} | {rate:.1f} | {speed:.3f} | "
-            f"{memory[variant]:.0f} | {memory[variant] / memory[first]:.3f} |",
+            f"| {options.arch} | {options.batch} | {describe(options)} | {variant} | {rate:.1f} | "
+            f"{speeds[variant]:.3f} | {memory[variant]:.0f} | {memory[variant] / memory[first]:.3f} |",
             flush=True,
         )
+    return speeds
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,15 @@ from hypothesis import strategies as st
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
+from codedtool.models import products
 from codedtool.models.coded_sum import CodedConcatenation, CodedSum
-from codedtool.models.energy import ENERGY_EPS, nearest_codeword, normalize_energies, subnn_energies
+from codedtool.models.energy import (
+    ENERGY_EPS,
+    nearest_codeword,
+    normalize_energies,
+    normalized_sum,
+    subnn_energies,
+)
 from codedtool.models.variant import Variant
 from tests.literal import literal_coded_sum
 
@@ -63,6 +72,7 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
         gradient_masking=st.booleans(),
     ),
     channels_last=st.booleans(),
+    sample_by_sample=st.booleans(),
 )
 def test_equals_the_literal_equations(
     seed: int,
@@ -75,6 +85,7 @@ def test_equals_the_literal_equations(
     keep: str,
     variant: Variant,
     channels_last: bool,
+    sample_by_sample: bool,
 ) -> None:
     torch.manual_seed(seed)
     scheme = random_scheme(np.random.default_rng(seed), 4, N, 2)
@@ -90,9 +101,10 @@ def test_equals_the_literal_equations(
     direction = torch.randn(batch, C, *pixels, dtype=torch.float64)
 
     h_ours = h.clone().requires_grad_()
-    ours = module(h_ours, targets, **given_masks)
-    assert ours.loss is not None
-    ((ours.sum * direction).sum() + 6 * ours.loss).backward()
+    with mock.patch.object(products, "SAMPLE_ELEMENTS", 1 if sample_by_sample else products.SAMPLE_ELEMENTS):
+        ours = module(h_ours, targets, **given_masks)
+        assert ours.loss is not None
+        ((ours.sum * direction).sum() + 6 * ours.loss).backward()
 
     h_literal = h.clone().requires_grad_()
     weight = module.conv.weight.detach().clone().requires_grad_()
@@ -193,6 +205,55 @@ def test_energies_are_float32_under_autocast(dtype: torch.dtype) -> None:
         energies = subnn_energies(h.to(dtype), weight, 10)
     assert energies.dtype == torch.float32
     assert relative(energies.double(), exact) < 1e-5
+
+
+# 32 pixels: fewer than the 64 output channels. 300 pixels: more.
+@pytest.mark.parametrize("pixels", [(4, 4), (10, 15)])
+@pytest.mark.parametrize("sample_by_sample", [False, True])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02), (torch.float16, 0.0025)]
+)
+def test_energies_and_gradients_in_every_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    pixels: tuple[int, int],
+    sample_by_sample: bool,
+    layout: torch.memory_format,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    """Against the literal equations in float64: energies as exact as float32 is, the rest as its type is."""
+    monkeypatch.setattr(products, "SAMPLE_ELEMENTS", 1 if sample_by_sample else 10**9)
+    torch.manual_seed(0)
+    scheme = random_scheme(np.random.default_rng(0), 4, 10, 3)
+    h = torch.randn(2, 80, *pixels).relu().to(dtype).to(memory_format=layout).requires_grad_()
+    # Weights that every type holds exactly, so that only the arithmetic differs.
+    weight = torch.randn(64, 80, 1, 1).to(torch.bfloat16).half().float().requires_grad_()
+    drop_mask = torch.ones(2, 10)
+    drop_mask[:, 3] = 0
+    directions = torch.randn(2, 64, *pixels), torch.randn(2, 10)
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        ours = normalized_sum(h, weight, 10, drop_mask=drop_mask)
+    assert ours[0].dtype == dtype
+    assert ours[1].dtype == torch.float32
+    ((ours[0].float() * directions[0]).sum() + (ours[1] * directions[1]).sum()).backward()
+
+    exact_h, exact_weight = (x.detach().double().requires_grad_() for x in (h, weight))
+    exact_total, exact_energies, _ = literal_coded_sum(
+        exact_h,
+        exact_weight,
+        torch.tensor(scheme.table, dtype=torch.float64),
+        torch.tensor([0, 1]),
+        original_subnns=10,
+        drop_mask=drop_mask.double(),
+    )
+    ((exact_total * directions[0]).sum() + (exact_energies * directions[1]).sum()).backward()
+    assert relative(ours[1].double(), exact_energies) < 1e-6
+    assert relative(ours[0].double(), exact_total) < tolerance
+    for one, other in ((h, exact_h), (weight, exact_weight)):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert relative(one.grad.double(), other.grad) < tolerance
 
 
 @settings(deadline=None)
