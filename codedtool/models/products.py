@@ -55,7 +55,9 @@ def add_weighted_(grad_weight_CD: torch.Tensor, weight_CD: torch.Tensor, factor_
 
 def pointwise(h_BDHW: torch.Tensor, kernel_CD: torch.Tensor) -> torch.Tensor:
     """1x1 convolution without bias, (B, C, H, W)."""
-    if _in_rows(h_BDHW) and _pixels(h_BDHW) <= 8 * kernel_CD.shape[0]:
+    # A compiled network's product of many pixels is not faster than its convolution.
+    most = kernel_CD.shape[0] * (1 if torch.compiler.is_compiling() else 8)
+    if _in_rows(h_BDHW) and _pixels(h_BDHW) <= most:
         return _images(torch.mm(_rows(h_BDHW), kernel_CD.flatten(1).t()), h_BDHW)
     return functional.conv2d(h_BDHW, kernel_CD)
 
@@ -70,6 +72,7 @@ def pointwise_backward(
         if _pixels(h_BDHW) <= kernel_CD.shape[0]:
             grad_h = _images(torch.mm(_rows(grad_BCHW), kernel_CD.flatten(1)), h_BDHW)
             return grad_h, torch.mm(_rows(grad_BCHW).t(), _rows(h_BDHW)).view(kernel_CD.shape)
+    in_rows = in_rows and not torch.compiler.is_compiling()
     grad_h, grad_kernel, _ = torch.ops.aten.convolution_backward(
         grad_BCHW, h_BDHW, kernel_CD, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, (True, not in_rows, False)
     )
