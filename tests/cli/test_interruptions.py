@@ -31,6 +31,9 @@ SCHEME = ("--scheme", str(SCHEMES / "c10_3of10.npy"), "--preset", "coded_resnext
 SHORT = ("--data", "digits", "--batch-size", "120", "--precision", "fp32", "--device", "cpu", "--num-workers", "0")
 
 # Moments at which each command is killed, and interrupted.
+# Files that show measured times with few digits, in which two runs agree by chance.
+TIMED = ("parts/bc.json", "parts/cost.json", "parts/decode.json", "report.html")
+
 KILLS = 10
 INTERRUPTIONS = 3
 
@@ -178,7 +181,7 @@ def test_kill_9_at_random_moments_spoils_nothing_and_the_end_is_the_same(
     finish(again if verb == "train" and (killed / "runs" / "new").exists() else arguments, killed)
     first, second, last = files(one), files(other), files(killed)
     assert first.keys() == second.keys() == last.keys()
-    same = {name for name, content in first.items() if second[name] == content}
+    same = {name for name, content in first.items() if second[name] == content and not name.endswith(TIMED)}
     assert any(name.endswith(".safetensors") and name not in files(house) for name in same) or verb == "report"
     assert len(same) > len(first) / 2
     assert {name for name in same if last[name] != first[name]} == set()
