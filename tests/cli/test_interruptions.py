@@ -30,10 +30,10 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 SCHEME = ("--scheme", str(SCHEMES / "c10_3of10.npy"), "--preset", "coded_resnext_tiny")
 SHORT = ("--data", "digits", "--batch-size", "120", "--precision", "fp32", "--device", "cpu", "--num-workers", "0")
 
-# Moments at which each command is killed, and interrupted.
 # Files that show measured times with few digits, in which two runs agree by chance.
 TIMED = ("parts/bc.json", "parts/cost.json", "parts/decode.json", "report.html")
 
+# Moments at which each command is killed, and interrupted.
 KILLS = 10
 INTERRUPTIONS = 3
 

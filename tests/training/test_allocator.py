@@ -9,8 +9,8 @@ import pytest
 
 from tests.paths import ROOT
 
-# Page faults of five tensors of 64 MB in turn, each freed before the next. The first ten are not measured: a free block may
-# be a little too small for the next aligned one, and the heap then grows.
+# Page faults of five tensors of 64 MB in turn, each freed before the next. The first ten are not measured: a free block
+# may be a little too small for the next aligned one, and the heap then grows.
 SCRIPT = """
 import resource, sys, torch
 if sys.argv[1] == "runtime":
