@@ -15,17 +15,6 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from codedtool.models.products import (
-    add_weighted_,
-    inner_products_,
-    pointwise,
-    pointwise_backward,
-    sample_grams,
-    scale_and_add_,
-    spread,
-    weight_grams,
-)
-
 # Added to a sample's mean energy before its root is taken. It keeps all-zero outputs zero instead of NaN, with a zero
 # gradient. The energies of a working network are larger by many orders of magnitude.
 ENERGY_EPS = 1e-12
@@ -44,8 +33,8 @@ def subnn_energies(h_BDHW: torch.Tensor, weight_CD: torch.Tensor, num_subnns: in
     """
     accumulate = torch.promote_types(h_BDHW.dtype, torch.float32)
     with torch.autocast(h_BDHW.device.type, enabled=False):
-        grams_BNdd = sample_grams(h_BDHW, num_subnns)
-        return _contract(grams_BNdd, weight_grams(weight_CD.to(accumulate), num_subnns), _count(h_BDHW, weight_CD))
+        grams_BNdd = _grams(h_BDHW.to(accumulate), num_subnns)
+        return _contract(grams_BNdd, _metric(weight_CD.to(accumulate), num_subnns), _count(h_BDHW, weight_CD))
 
 
 def normalize_energies(energies_BN: torch.Tensor, num_subnns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,7 +152,7 @@ def unnormalized_sum(
         energies_BN = energies_BN * keep_mask
     for mask in (keep_mask, drop_mask):
         if mask is not None:
-            h_BDHW = h_BDHW * spread(mask.expand_as(energies_BN), h_BDHW)
+            h_BDHW = h_BDHW * _spread(mask.expand_as(energies_BN), h_BDHW)
     return functional.conv2d(h_BDHW, weight_CD), energies_BN
 
 
@@ -206,6 +195,32 @@ def normalized_concatenation(
     return (outputs_BNCHW * scale_BN[:, :, None, None, None]).flatten(1, 2), energies_BN
 
 
+def _by_subnn(h_BDHW: torch.Tensor, num_subnns: int) -> torch.Tensor:
+    """Split the activations by subNN, (B, N, d, HW)."""
+    batch, channels, height, width = h_BDHW.shape
+    return h_BDHW.reshape(batch, num_subnns, channels // num_subnns, height * width)
+
+
+def _grams(h_BDHW: torch.Tensor, num_subnns: int) -> torch.Tensor:
+    """Compute ``h_n h_n^T`` of every sample and subNN, (B, N, d, d)."""
+    h_BNdP = _by_subnn(h_BDHW, num_subnns)
+    if not h_BDHW.is_contiguous():
+        # Channels last: a copy that keeps the channels innermost is twice as fast as a transposing one.
+        h_BNdP = h_BNdP.transpose(2, 3).contiguous().transpose(2, 3)
+    return h_BNdP @ h_BNdP.transpose(2, 3)
+
+
+def _metric(weight_CD: torch.Tensor, num_subnns: int) -> torch.Tensor:
+    """Compute ``W_n^T W_n`` of every subNN, (N, d, d)."""
+    weight_NCd = _by_subnn_first(weight_CD, num_subnns)
+    return torch.bmm(weight_NCd.transpose(1, 2), weight_NCd)
+
+
+def _by_subnn_first(weight_CD: torch.Tensor, num_subnns: int) -> torch.Tensor:
+    """Split the weights by subNN, (N, C, d): a view that matrix products read without a copy."""
+    return weight_CD.view(weight_CD.shape[0], num_subnns, -1).transpose(0, 1)
+
+
 def _count(h_BDHW: torch.Tensor, weight_CD: torch.Tensor) -> int:
     """Count the elements of one t_n: C H W."""
     return weight_CD.shape[0] * h_BDHW.shape[2] * h_BDHW.shape[3]
@@ -217,12 +232,22 @@ def _contract(grams_BNdd: torch.Tensor, metric_Ndd: torch.Tensor, count: int) ->
     return inner_NB1[:, :, 0].T.clamp_min(0) / count
 
 
+def _spread(values_BN: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
+    """Repeat one factor per subNN for each of its channels, (B, N*d, 1, 1), in the activations' type.
+
+    Factors are clamped to the range of that type: a weak signal has large factors, which in float16 would become
+    infinite, and infinity times zero is not a number.
+    """
+    limit = torch.finfo(h_BDHW.dtype).max
+    values_BN = values_BN.clamp(-limit, limit).to(h_BDHW.dtype)
+    return values_BN.repeat_interleave(h_BDHW.shape[1] // values_BN.shape[1], dim=1)[:, :, None, None]
+
+
 class _NormalizedSum(torch.autograd.Function):
     """`normalized_sum` with a hand-written gradient.
 
-    It keeps the activations, which the ReLU before keeps anyway, the weights in the activations' type, as a convolution
-    under autocast does, and the (B, N, d, d) Gram matrices. Autograd alone would also keep the scaled activations and a
-    copy of them, and read them more often.
+    It keeps the activations, which the ReLU before keeps anyway, and the (B, N, d, d) Gram matrices. Autograd alone
+    would also keep the scaled activations and a copy of them, and read them more often.
     """
 
     @staticmethod
@@ -237,8 +262,8 @@ class _NormalizedSum(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         accumulate = torch.promote_types(h_BDHW.dtype, torch.float32)
         with torch.autocast(h_BDHW.device.type, enabled=False):
-            grams_BNdd = sample_grams(h_BDHW, num_subnns)
-            metric_Ndd = weight_grams(weight_CD.to(accumulate), num_subnns)
+            grams_BNdd = _grams(h_BDHW.to(accumulate), num_subnns)
+            metric_Ndd = _metric(weight_CD.to(accumulate), num_subnns)
             energies_BN = _contract(grams_BNdd, metric_Ndd, _count(h_BDHW, weight_CD))
             if keep_mask is not None:
                 energies_BN = energies_BN * keep_mask
@@ -247,11 +272,9 @@ class _NormalizedSum(torch.autograd.Function):
             for mask in (keep_mask, drop_mask):
                 if mask is not None:
                     scale_BN = scale_BN * mask
-            kernel_CD = weight_CD.to(h_BDHW.dtype)
-            factors_BD = spread(scale_BN, h_BDHW)
-            total_BCHW = pointwise(h_BDHW * factors_BD, kernel_CD)
+            total_BCHW = functional.conv2d(h_BDHW * _spread(scale_BN, h_BDHW), weight_CD.to(h_BDHW.dtype))
         ctx.save_for_backward(
-            h_BDHW, weight_CD, kernel_CD, keep_mask, grams_BNdd, metric_Ndd, normalized_BN, inverse_root_B1, factors_BD
+            h_BDHW, weight_CD, keep_mask, grams_BNdd, metric_Ndd, normalized_BN, inverse_root_B1, scale_BN
         )
         ctx.original_subnns = original_subnns
         return total_BCHW, normalized_BN
@@ -261,14 +284,28 @@ class _NormalizedSum(torch.autograd.Function):
     def backward(
         ctx: Any, grad_total_BCHW: torch.Tensor, grad_normalized_BN: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        h_BDHW, weight_CD, kernel_CD, keep_mask, grams_BNdd, metric_Ndd, normalized_BN, inverse_root_B1, factors_BD = (
+        h_BDHW, weight_CD, keep_mask, grams_BNdd, metric_Ndd, normalized_BN, inverse_root_B1, scale_BN = (
             ctx.saved_tensors
         )
-        scaled_BDHW = h_BDHW * factors_BD
-        grad_h, grad_kernel = pointwise_backward(grad_total_BCHW, scaled_BDHW, kernel_CD)
+        num_subnns, width_d = metric_Ndd.shape[:2]
+        factors = _spread(scale_BN, h_BDHW)
+        scaled_BDHW = h_BDHW * factors
+        grad_h, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad_total_BCHW,
+            scaled_BDHW,
+            weight_CD.to(h_BDHW.dtype),
+            None,
+            (1, 1),
+            (0, 0),
+            (1, 1),
+            False,
+            (0, 0),
+            1,
+            (True, True, False),
+        )
         # In place from here on, because new memory costs more time than the arithmetic. The sum is <dL/dtotal, total>,
         # which equals inverse_root times its gradient.
-        along_B1 = inner_products_(scaled_BDHW, grad_h)[:, None]
+        along_B1 = scaled_BDHW.mul_(grad_h).sum(dim=(1, 2, 3), dtype=scale_BN.dtype)[:, None]
         # With mean = E_avg: normalized = E / mean and inverse_root = mean^(-1/2).
         inverse_B1 = inverse_root_B1.square()
         through_normalized_B1 = (grad_normalized_BN * normalized_BN).sum(dim=1, keepdim=True)
@@ -278,8 +315,17 @@ class _NormalizedSum(torch.autograd.Function):
             grad_energies_BN = grad_energies_BN * keep_mask
         # E = <W^T W, h h^T> / count, so that dE/dh = 2 W^T W h / count and dE/dW = 2 W h h^T / count.
         weight_of_BN = grad_energies_BN * (2 / _count(h_BDHW, weight_CD))
-        grad_h = scale_and_add_(grad_h, factors_BD, h_BDHW, weight_of_BN, metric_Ndd)
+        grad_h = grad_h.mul_(factors).addcmul_(_apply_metric(metric_Ndd, h_BDHW), _spread(weight_of_BN, h_BDHW))
         weighted_N1D = torch.bmm(weight_of_BN.T[:, None, :], grams_BNdd.flatten(2).transpose(0, 1))
-        grad_weight = grad_kernel.to(weight_CD.dtype)
-        add_weighted_(grad_weight, weight_CD, weighted_N1D.view(metric_Ndd.shape).to(weight_CD.dtype))
-        return grad_h, grad_weight, None, None, None, None
+        weighted_Ndd = weighted_N1D.view(num_subnns, width_d, width_d).to(weight_CD.dtype)
+        of_energies_NCd = torch.bmm(_by_subnn_first(weight_CD, num_subnns), weighted_Ndd)
+        of_energies = of_energies_NCd.transpose(0, 1).reshape(weight_CD.shape)
+        return grad_h, grad_weight.to(weight_CD.dtype) + of_energies, None, None, None, None
+
+
+def _apply_metric(metric_Ndd: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
+    """Compute ``W_n^T W_n h_n`` of every sample and subNN, in the shape, layout and type of the activations."""
+    metric_Ndd = metric_Ndd.to(h_BDHW.dtype)
+    if h_BDHW.is_contiguous():
+        return (metric_Ndd @ _by_subnn(h_BDHW, metric_Ndd.shape[0])).reshape(h_BDHW.shape)
+    return functional.conv2d(h_BDHW, metric_Ndd.flatten(0, 1)[:, :, None, None], groups=metric_Ndd.shape[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest import mock
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from hypothesis import strategies as st
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
-from codedtool.models import products
 from codedtool.models.coded_sum import CodedConcatenation, CodedSum
 from codedtool.models.energy import (
     ENERGY_EPS,
@@ -72,7 +69,6 @@ def relative(one: torch.Tensor, other: torch.Tensor) -> float:
         gradient_masking=st.booleans(),
     ),
     channels_last=st.booleans(),
-    sample_by_sample=st.booleans(),
 )
 def test_equals_the_literal_equations(
     seed: int,
@@ -85,7 +81,6 @@ def test_equals_the_literal_equations(
     keep: str,
     variant: Variant,
     channels_last: bool,
-    sample_by_sample: bool,
 ) -> None:
     torch.manual_seed(seed)
     scheme = random_scheme(np.random.default_rng(seed), 4, N, 2)
@@ -101,10 +96,9 @@ def test_equals_the_literal_equations(
     direction = torch.randn(batch, C, *pixels, dtype=torch.float64)
 
     h_ours = h.clone().requires_grad_()
-    with mock.patch.object(products, "SAMPLE_ELEMENTS", 1 if sample_by_sample else products.SAMPLE_ELEMENTS):
-        ours = module(h_ours, targets, **given_masks)
-        assert ours.loss is not None
-        ((ours.sum * direction).sum() + 6 * ours.loss).backward()
+    ours = module(h_ours, targets, **given_masks)
+    assert ours.loss is not None
+    ((ours.sum * direction).sum() + 6 * ours.loss).backward()
 
     h_literal = h.clone().requires_grad_()
     weight = module.conv.weight.detach().clone().requires_grad_()
@@ -207,23 +201,18 @@ def test_energies_are_float32_under_autocast(dtype: torch.dtype) -> None:
     assert relative(energies.double(), exact) < 1e-5
 
 
-# 32 pixels: fewer than the 64 output channels. 300 pixels: more.
 @pytest.mark.parametrize("pixels", [(4, 4), (10, 15)])
-@pytest.mark.parametrize("sample_by_sample", [False, True])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02), (torch.float16, 0.0025)]
 )
 def test_energies_and_gradients_in_every_precision(
-    monkeypatch: pytest.MonkeyPatch,
     pixels: tuple[int, int],
-    sample_by_sample: bool,
     layout: torch.memory_format,
     dtype: torch.dtype,
     tolerance: float,
 ) -> None:
     """Against the literal equations in float64: energies as exact as float32 is, the rest as its type is."""
-    monkeypatch.setattr(products, "SAMPLE_ELEMENTS", 1 if sample_by_sample else 10**9)
     torch.manual_seed(0)
     scheme = random_scheme(np.random.default_rng(0), 4, 10, 3)
     h = torch.randn(2, 80, *pixels).relu().to(dtype).to(memory_format=layout).requires_grad_()
