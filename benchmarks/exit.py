@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -66,7 +65,7 @@ def measure(subject: Subject, options: argparse.Namespace) -> None:
             start = clock()
             work()
             seconds[name].append(clock() - start)
-    outputs = collect_outputs(replace(subject), split)
+    outputs = collect_outputs(subject, split)
     tables = [torch.from_numpy(block.scheme.table.copy()) for block in network.coded_blocks]
     macs = np.array(exit_macs(network, batches[0][:1]), dtype=np.float64)
     print(f"{describe_machine('torch')}, {torch.get_num_threads()} threads; {subject.recipe.preset}, ", end="")

@@ -34,7 +34,7 @@ def seed_figures(coded: Run, plain: Run) -> dict[str, Any]:
             row["class"]: row["val_f1"] for row in classifiers["classifiers"] if row["source"] == "coded BC"
         },
         "decoders": decode["decoder_accuracy"],
-        "agreement": [_without(row) for row in decode["agreement"]],
+        "agreement": decode["agreement"],
         "exits": {row["rule"]: _without(row, "rule", "exits", "macs") for row in decode["exits"]},
         "specialization": {
             block["block"]: _without(block, "block") for block in read_document(coded, "specialize")["blocks"]

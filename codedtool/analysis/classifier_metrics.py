@@ -30,7 +30,7 @@ from codedtool.models.pruning import path_schemes
 from codedtool.training.subject import Subject
 
 # From this many classes on, the paper (footnotes 4 and 13) takes 9 negatives for each positive.
-_MANY_CLASSES = 100
+MANY_CLASSES = 100
 _NEGATIVES_PER_POSITIVE = 9
 
 # Histograms are made of the first so many classes.
@@ -237,7 +237,7 @@ def evaluate_classifiers(
         _check_plain(subject, plain)
     if ood is None:
         skipped.append("out-of-distribution negatives: no data set `ood` was given")
-    per_positive = _NEGATIVES_PER_POSITIVE if len(subject.classes) >= _MANY_CLASSES else None
+    per_positive = _NEGATIVES_PER_POSITIVE if len(subject.classes) >= MANY_CLASSES else None
     splits: dict[str, Split] = {"train": subject.data.train, "val": subject.data.val}
     if ood is not None:
         splits["ood"] = ood.val

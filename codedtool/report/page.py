@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from codedtool.analysis.artifacts import artifact_path, write_figure
 from codedtool.analysis.bc import BcResult
 from codedtool.analysis.catalogue import ALL_NEGATIVES, CATALOGUE, IMAGES, SEED, analysis
-from codedtool.analysis.classifier_metrics import CODED, FULL
+from codedtool.analysis.classifier_metrics import CODED, FULL, MANY_CLASSES
 from codedtool.analysis.evaluation import EvalResult
 from codedtool.analysis.result import Drawing, Result, percent, save_result
 from codedtool.budget import Progress, silent
@@ -32,9 +32,8 @@ from codedtool.training.subject import NotApplicableError, Subject
 # The parts in the page's order.
 PARTS = (TRAINING, PATHS, SAMPLES, *(row.name for row in CATALOGUE), CLASSES)
 
-# From this many classes on, an analysis with the option `IMAGES` measures at most so many validation images: there are
+# From `MANY_CLASSES` on, an analysis with the option `IMAGES` measures at most so many validation images: there are
 # many of them, and a share of 1,000 images is known to 1.6 per cent (its standard deviation) or better.
-_MANY_CLASSES = 100
 _MANY_IMAGES = 1000
 
 # Parts that are neither the training nor an analysis.
@@ -185,7 +184,7 @@ def _options(key: str, num_classes: int, *, seed: int, all_negatives: bool) -> d
         options[SEED.name] = seed
     if ALL_NEGATIVES in known:
         options[ALL_NEGATIVES.name] = all_negatives
-    if IMAGES in known and num_classes >= _MANY_CLASSES:
+    if IMAGES in known and num_classes >= MANY_CLASSES:
         options[IMAGES.name] = _MANY_IMAGES
     return options
 
