@@ -11,6 +11,7 @@ from torch.nn import functional
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 from codedtool.models.coded_sum import CodedConcatenation, CodedSum
+from codedtool.models.conv_bn import ConvBN, conv_bn
 from codedtool.models.variant import PAPER, Variant
 
 
@@ -152,8 +153,8 @@ class Block(nn.Module):
 
     def bottleneck(self, x: torch.Tensor) -> torch.Tensor:
         """Compute the inner activations (B, N*d, H', W') of ``x``: d channels per subNN, in the order of the subNNs."""
-        h = self.activation(self.reduce_bn(self.reduce(x)))
-        return self.activation(self.grouped_bn(self.grouped(h)))
+        h = self.activation(conv_bn(self.reduce, self.reduce_bn, x))
+        return self.activation(conv_bn(self.grouped, self.grouped_bn, h))
 
     def join(
         self,
@@ -173,16 +174,19 @@ class Block(nn.Module):
         """
         energies, loss = None, None
         if isinstance(self.expand, CodedSum):
-            h, energies, loss = self.expand(h, targets, drop_mask=drop_mask, keep_mask=keep_mask)
+            total, energies, loss = self.expand(h, targets, drop_mask=drop_mask, keep_mask=keep_mask)
+            features = self.expand_bn(total)
         else:
-            h = self.expand(h)
-        return BlockOutput(self.finish(h, shortcut), energies, loss)
+            features = conv_bn(self.expand, self.expand_bn, h)
+        return BlockOutput(self.finish(features, shortcut), energies, loss)
 
-    def finish(self, total: torch.Tensor, shortcut: torch.Tensor | None) -> torch.Tensor:
-        """Compute the block's output from the sum over the subNNs and the shortcut's output; None adds nothing."""
-        # BatchNorm's output is a tensor of its own, which its backward pass does not need: the sum and the activation
-        # overwrite it, because another pass over new memory costs more time than their arithmetic.
-        features = self.expand_bn(total)
+    def finish(self, features: torch.Tensor, shortcut: torch.Tensor | None) -> torch.Tensor:
+        """Compute the block's output from that of its last BatchNorm and the shortcut's output; None adds nothing.
+
+        ``features`` may be overwritten.
+        """
+        # BatchNorm's backward pass does not need its output: the sum and the activation overwrite it, because another
+        # pass over new memory costs more time than their arithmetic.
         if shortcut is not None:
             features += shortcut
         return self.last_activation(features)
@@ -222,7 +226,7 @@ class ResNeXtBlock(Block):
     ) -> None:
         shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            shortcut = nn.Sequential(
+            shortcut = ConvBN(
                 nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
             )
         super().__init__(

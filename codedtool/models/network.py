@@ -11,6 +11,7 @@ from torch import nn
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.models.blocks import Block, BlockOutput, InvertedResidual, ResNeXtBlock
+from codedtool.models.conv_bn import ConvBN
 from codedtool.models.families import StemKind
 from codedtool.models.places import scheme_at
 from codedtool.models.variant import PAPER, Variant
@@ -163,7 +164,7 @@ class CodedNetwork(nn.Module):
         self.schemes = dict(schemes)
         self.last: nn.Module = nn.Identity()
         if head_channels:
-            self.last = nn.Sequential(
+            self.last = ConvBN(
                 nn.Conv2d(channels, head_channels, 1, bias=False), nn.BatchNorm2d(head_channels), nn.ReLU6()
             )
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -274,9 +275,9 @@ class CodedNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _stem(kind: StemKind, in_channels: int, channels: int) -> nn.Sequential:
+def _stem(kind: StemKind, in_channels: int, channels: int) -> ConvBN:
     if kind == "imagenet":
-        return nn.Sequential(
+        return ConvBN(
             nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
@@ -285,7 +286,7 @@ def _stem(kind: StemKind, in_channels: int, channels: int) -> nn.Sequential:
     stride = 2 if kind == "mobilenet" else 1
     activation = nn.ReLU() if kind == "cifar" else nn.ReLU6()
     convolution = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels), activation)
+    return ConvBN(convolution, nn.BatchNorm2d(channels), activation)
 
 
 def _out_channels(channels: int, num_subnns: int, scheme: CodingScheme | None, variant: Variant) -> int:

@@ -191,9 +191,14 @@ def test_nothing_is_computed_for_images_that_have_stopped(
         block.grouped._forward_pre_hooks.clear()
         block.expand_bn._forward_pre_hooks.clear()
     exits = exits_of(outputs, TABLES, rule)[1]
-    # An image that stops at a block has come through its bottleneck only.
-    assert begun == [size for number in range(LAYERS) if (size := int((exits >= number).sum()))]
-    assert finished == [size for number in range(LAYERS) if (size := int((exits > number).sum()))]
+    # An image that stops at a block has come through its bottleneck only, if at least a sixteenth of the batch stopped.
+    size, sizes = IMAGES, [IMAGES]
+    for number in range(LAYERS):
+        left = int((exits > number).sum())
+        size = left if left <= size * 15 / 16 else size
+        sizes.append(size)
+    assert begun == sizes[:-1]
+    assert finished == sizes[1:]
     assert finished[-1] < IMAGES
 
 
