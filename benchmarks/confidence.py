@@ -24,7 +24,7 @@ from codedtool.analysis.calibration import expected_calibration_error, stratifie
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Split, load_dataset
 from codedtool.training.evidence import Evidence, shared_thresholds, unlike_scores
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import Outputs, Subject, collect_outputs, opened_run
 from codedtool.training.train import train

@@ -27,7 +27,7 @@ from codedtool.data import ImageData, Normalization, Split
 from codedtool.models import build_network
 from codedtool.report.page import write_report
 from codedtool.training.devices import opened_runtime
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import Subject, opened_run
 

@@ -24,7 +24,7 @@ from benchmarks.machine import describe_machine
 from codedtool.models import build_network
 from codedtool.training.devices import opened_runtime
 from codedtool.training.optimizer import build_optimizer
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 
 # Title -> flags of the training.

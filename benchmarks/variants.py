@@ -24,7 +24,7 @@ from benchmarks.machine import describe_machine
 from codedtool.analysis.sweep import SweepPoint, sweep
 from codedtool.coding.scheme import CodingScheme
 from codedtool.models import assign_schemes
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import DEFAULT_FOLDER, Run
 
 FIVE, THREE = (CodingScheme.load(SCHEMES / f"c10_{act}of10.npy") for act in (5, 3))

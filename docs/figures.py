@@ -244,7 +244,7 @@ def draw_energies() -> None:
 
     from codedtool.data import eval_batches, load_dataset, normalize
     from codedtool.models import CodedNetwork, build_network
-    from codedtool.training.recipe import recipe_for
+    from codedtool.training.recipes import recipe_for
     from codedtool.training.train import train
 
     schemes = {"s2": CodingScheme.load(SCHEMES / "c10_5of10.npy"), "s3": CodingScheme.load(SCHEMES / "c10_3of10.npy")}

@@ -30,7 +30,7 @@ def _train(folder: Path) -> None:
     import torch
 
     from codedtool.coding.scheme import CodingScheme
-    from codedtool.training.recipe import recipe_for
+    from codedtool.training.recipes import recipe_for
     from codedtool.training.train import train
 
     # In this process PyTorch's idle threads may spin, which costs far more than they bring.

@@ -14,7 +14,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, Normalization, Split
 from codedtool.models import CodedNetwork, build_network
 from codedtool.models.places import scheme_at
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import Outputs, Subject
 from codedtool.training.torch_runtime import TorchRuntime

@@ -14,7 +14,7 @@ import torch
 from codedtool import files
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import CodedtoolError
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.train import resume, train
 from tests.hostile import files_of

@@ -26,8 +26,9 @@ from codedtool.data.split import read_classes
 from codedtool.deploy.classifier_file import load_binary_classifier
 from codedtool.errors import CodedtoolError
 from codedtool.training.pretrained import read_source
-from codedtool.training.recipe import read_config, settings
+from codedtool.training.recipe import settings
 from codedtool.training.run import Run
+from codedtool.training.settings import read_config
 from codedtool.training.train import resume
 
 

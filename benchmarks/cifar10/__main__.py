@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.cifar10.figures import seed_figures
 from benchmarks.cifar10.results import read_seeds, write_results
-from benchmarks.commands import analyse, train
+from benchmarks.commands import analyse, train, train_at_once
 from codedtool.training.run import DEFAULT_FOLDER, Run
 
 PRESETS = {"cpu": "resnext17_10x8d", "gpu": "resnext29_10x11d"}
@@ -40,8 +40,7 @@ def main() -> None:
         if seed in (known["seed"] for known in seeds):
             print(f"seed {seed}: its figures are in {options.out}")
             continue
-        names = {kind: f"cifar10-{options.scale}-{kind}-{seed}" for kind in ("coded", "plain")}
-        coded, plain = (_train(kind, name, seed, options) for kind, name in names.items())
+        coded, plain = _trained(seed, options)
         analyse(plain, "calibrate", device=options.device, file="calibration.json")
         against = ["--compare", str(plain.path), "--ood", options.ood]
         analyse(coded, "report", *against, device=options.device, file="../report.html")
@@ -50,14 +49,24 @@ def main() -> None:
     print(write_results(options.scale, seeds, options.out), end="")
 
 
-def _train(kind: str, name: str, seed: int, options: argparse.Namespace) -> Run:
+def _trained(seed: int, options: argparse.Namespace) -> list[Run]:
+    """The coded and the plain network of a seed: on a CPU at once, else one after the other."""
+    trainings = {
+        f"cifar10-{options.scale}-{kind}-{seed}": _arguments(kind, seed, options) for kind in ("coded", "plain")
+    }
+    if options.scale == "cpu":
+        return train_at_once(trainings)
+    return [train(name, *arguments) for name, arguments in trainings.items()]
+
+
+def _arguments(kind: str, seed: int, options: argparse.Namespace) -> list[str]:
     preset = PRESETS[options.scale]
     network = ["--preset", preset]
     if kind == "coded":
         network = ["--preset", f"coded_{preset}", "--scheme", "schemes/c10_5of10.npy"]
     epochs = [] if options.epochs is None else ["--epochs", str(options.epochs)]
     recipe = [*RECIPES[options.scale], *epochs, "--data", options.data, "--seed", str(seed)]
-    return train(name, *network, *recipe, "--device", options.device)
+    return [*network, *recipe, "--device", options.device]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from codedtool.budget import Budget, Progress
 from codedtool.cli.completion import OF_RECIPE, complete_run, complete_scheme
 from codedtool.cli.session import EXIT_INTERRUPTED, Display, in_flags, progress_display, say
 from codedtool.errors import InputError
-from codedtool.training.recipe import RECIPES, Recipe, settings
+from codedtool.training.recipe import Recipe, settings
+from codedtool.training.recipes import RECIPES
 from codedtool.training.settings import SettingIgnored
 
 if TYPE_CHECKING:
@@ -258,8 +259,9 @@ def resolve(
     schemes: list[Path] | None, stages: str | None, uncoded: str | None, config: Path | None, given: dict[str, Any]
 ) -> Resolved:
     """What is to be trained; flags win over the config file, and that over the recipe by name."""
-    from codedtool.training.recipe import composed, default_data, read_config, warn_of_ignored
+    from codedtool.training.recipes import composed, default_data, warn_of_ignored
     from codedtool.training.run_data import find_recipe
+    from codedtool.training.settings import read_config
     from codedtool.training.stages import assign
 
     own = {"scheme": list, "stages": str, "uncoded_stages": str}

@@ -7,30 +7,21 @@ Shape suffixes: B images of a batch (on this rank), H, W, C height, width, chann
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.util
-import os
-import signal
-import sys
-import tempfile
-import threading
 import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from codedtool.data.augmentation import EVAL_CROP_PART, Augmentation, augment, centre_crop, resized_crop, sample_words
 from codedtool.data.folder import read_image
 from codedtool.data.split import Split
+from codedtool.data.workers import MORE_SHARED_MEMORY, in_workers
 from codedtool.errors import InputError
 
 # Number of files whose size `choose_crop_part` looks at.
@@ -232,7 +223,7 @@ class _Prepare(Dataset[_Prepared | InputError]):
                 # Else a thread of the worker would do it, whose failure nobody hears of: the training would wait.
                 prepared.batch.images.share_memory_()
             except RuntimeError as error:
-                return InputError(f"no room for a batch in shared memory ({error}): {_MORE_SHARED_MEMORY}")
+                return InputError(f"no room for a batch in shared memory ({error}): {MORE_SHARED_MEMORY}")
         return prepared
 
     def _batch(self, job: _Job) -> _Prepared:
@@ -270,8 +261,10 @@ class _Prepare(Dataset[_Prepared | InputError]):
 
 def _run(jobs: Iterator[_Job], prepare: _Prepare, *, num_workers: int, pin_memory: bool) -> Iterator[Batch]:
     """Yield the batches of the jobs, in order, and warn at the end if images were skipped."""
-    prepared = (
-        map(prepare.__getitem__, jobs) if num_workers == 0 else _in_workers(jobs, prepare, num_workers, pin_memory)
+    prepared: Iterator[_Prepared | InputError] = (
+        map(prepare.__getitem__, jobs)
+        if num_workers == 0
+        else in_workers(jobs, prepare, num_workers=num_workers, pin_memory=pin_memory)
     )
     skipped: list[str] = []
     for result in prepared:
@@ -281,146 +274,3 @@ def _run(jobs: Iterator[_Job], prepare: _Prepare, *, num_workers: int, pin_memor
         yield result.batch
     if skipped:
         warnings.warn(f"{len(skipped)} images were skipped, the first: {skipped[0]}", stacklevel=2)
-
-
-def _in_workers(
-    jobs: Iterator[_Job], prepare: _Prepare, num_workers: int, pin_memory: bool
-) -> Iterator[_Prepared | InputError]:
-    """Let ``num_workers`` processes prepare the jobs; yields their results in order.
-
-    Raises:
-        InputError: a worker cannot be started, or ended.
-    """
-    workers: set[BaseProcess] = set()
-    others = set(multiprocessing.active_children())
-    try:
-        _shorten_socket_names()
-        with _without_main():
-            loader = DataLoader(
-                prepare,
-                batch_size=None,
-                sampler=jobs,
-                collate_fn=_as_it_is,
-                num_workers=num_workers,
-                pin_memory=pin_memory,
-                worker_init_fn=_start_worker,
-                multiprocessing_context=_context(),
-                # Without its own generator, the loader would draw from torch's global one.
-                generator=torch.Generator(),
-            )
-            batches = iter(loader)
-        workers = set(multiprocessing.active_children()) - others
-        yield from batches
-    except (RuntimeError, EOFError, OSError) as error:
-        # A dead worker shows as torch's RuntimeError, or as a broken pipe if it was sending a batch.
-        if isinstance(error, RuntimeError) and not str(error).startswith(_SIGNS):
-            raise
-        if not workers:
-            raise InputError(
-                f"the processes that prepare images cannot be started ({error}); lower `num_workers`: 0 prepares them "
-                "in this process"
-            ) from None
-        raise InputError(_how_it_ended(workers, error)) from None
-
-
-def _how_it_ended(workers: Collection[BaseProcess], error: Exception) -> str:
-    """Say how the first worker that ended did so, and what helps."""
-    subject = "a process that prepares images"
-    for worker in workers:
-        worker.join(0.5)  # its exit code comes a little later than the error
-    codes = [worker.exitcode for worker in workers if worker.exitcode]
-    if not codes:
-        return (
-            f"{subject} cannot hand over a batch ({error}); raise the limit on open files (ulimit -n), or prepare "
-            "images in this process with `num_workers` 0"
-        )
-    # A signal tells more than the exit codes of workers that ended because another had.
-    code = min(codes, key=lambda code: (code > 0, code == -signal.SIGTERM))
-    if code > 0:
-        return (
-            f"{subject} ended with exit code {code}; what it printed says why. `num_workers` 0 prepares images in this "
-            "process and shows the error"
-        )
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    if name == "SIGKILL":
-        return (
-            f"{subject} was killed (SIGKILL), as the system does when memory runs out: lower `num_workers`, or free "
-            "memory"
-        )
-    if name == "SIGBUS":
-        return f"{subject} was ended by SIGBUS, because shared memory is full: {_MORE_SHARED_MEMORY}"
-    return f"{subject} was ended by {name}; `num_workers` 0 prepares images in this process"
-
-
-# How torch's message begins when a worker ended, and multiprocessing's when a file descriptor was not received.
-_SIGNS = ("DataLoader worker (pid", "received 0 items of ancdata")
-
-_MORE_SHARED_MEMORY = "lower `num_workers`, or give the container more (docker run --shm-size)"
-
-# Of the 107 letters of a socket's path, multiprocessing's own names take some thirty.
-_LONGEST_FOLDER = 70
-
-
-def _shorten_socket_names() -> None:
-    """Make multiprocessing's folder of sockets elsewhere if the path of the temporary folder is too long for them."""
-    usual = tempfile.gettempdir()
-    short = (folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.access(folder, os.W_OK))
-    tempfile.tempdir = usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else next(short, usual)
-    try:
-        multiprocessing.util.get_temp_dir()  # made on the first call, and kept
-    finally:
-        tempfile.tempdir = usual
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Within it, processes that start do not run the user's script again.
-
-    multiprocessing imports the main module in every process, for objects that are defined there. The workers get only
-    objects of this package. A script without ``if __name__ == "__main__"`` would begin its whole work in every worker;
-    a script from stdin cannot be imported at all.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """Choose how workers start: forked from a clean server process that has done the imports, if the system can.
-
-    Workers are not forked from this process: it may hold threads (CUDA, XLA, numba's OpenMP pool) that do not survive
-    a fork.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["codedtool.data.loader", "timm.data"])
-    return context
-
-
-def _start_worker(worker: int) -> None:
-    """Let a worker ignore Ctrl-C, and end when the main process ends.
-
-    The main process may still need a batch to finish its step after Ctrl-C. torch's own watchdog watches the process
-    that forked the worker, which here is the server. The server lives as long as its children, so after a kill -9 of
-    the main process both would stay forever.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_main, daemon=True).start()
-
-
-def _end_with_main() -> None:
-    main = multiprocessing.parent_process()
-    assert main is not None
-    main.join()
-    os._exit(1)
-
-
-def _as_it_is(prepared: Any) -> Any:
-    return prepared

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -19,6 +17,7 @@ from codedtool.data import Augmentation, Batch, ImageData, normalize, num_train_
 from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
 from codedtool.training.board import Board
+from codedtool.training.chance import no_better_than_chance
 from codedtool.training.drop import drop_key, drop_mask
 from codedtool.training.evaluation import collect_evidence
 from codedtool.training.evidence import EVIDENCE_FILE, Evidence
@@ -32,11 +31,6 @@ from codedtool.training.totals import DivergedError, FiniteWatch, Totals, all_fi
 _LOOK_EVERY = 20
 
 _REPORT_SECONDS = 0.5
-
-
-# A loss above this part of the classes' entropy is near chance; fewer steps than these are too few to learn.
-_NEAR_CHANCE = 0.97
-_FEW_STEPS = 50
 
 
 class Interrupted(Exception):  # noqa: N818  # not an error: the user asked for it
@@ -378,50 +372,25 @@ class Trainer:
     def _warn_unless_learning(self, num_images: int) -> None:
         """Warn, some epochs after the warm-up and at the end, if the network is no better than chance.
 
-        Chance is the accuracy of naming the most frequent class, with three standard deviations of it over an epoch's
-        images, and a loss near the entropy of the classes (ln K if they are equally frequent).
-
         Args:
             num_images: images of the last epoch.
         """
         recipe = self.recipe
-        epochs = min(recipe.epochs, recipe.warmup_epochs + max(2, recipe.epochs // 10))
+        early = min(recipe.epochs, recipe.warmup_epochs + max(2, recipe.epochs // 10))
         at_end = self.epoch == recipe.epochs or self.stops_early
-        row = self.history[-1]
-        if self.epoch != epochs and not at_end:
+        if self.epoch != early and not at_end:
             return
-        counts = np.bincount(self.data.train.targets, minlength=len(self.data.classes))
-        shares = (counts > 0) / np.count_nonzero(counts) if recipe.balanced else counts / counts.sum()
-        entropy = -float(np.sum(shares[shares > 0] * np.log(shares[shares > 0])))
-        chance = float(shares.max())
-        bound = chance + 3 * math.sqrt(chance * (1 - chance) / max(1, num_images))
-        if row["train_loss"] < _NEAR_CHANCE * entropy or row["train_accuracy"] > bound:
-            return
-        steps = self.epoch * self.steps_per_epoch
-        if steps < _FEW_STEPS:
-            if not at_end or recipe.epochs < 5:
-                return
-            cause = f"{steps} steps are few: lower `batch_size` {recipe.batch_size}, or raise `epochs`"
-        elif recipe.lr > 1.5 * recipe.own_lr:
-            cause = (
-                f"`lr` {recipe.lr:g} is likely too high for batches of {recipe.batch_size}: the recipe {recipe.recipe} "
-                f"has {recipe.own_lr:.4g} for them; train again with that, or without `lr`"
-            )
-        elif recipe.lr < 0.05 * recipe.own_lr:
-            cause = (
-                f"`lr` {recipe.lr:g} is likely too low for batches of {recipe.batch_size}: the recipe {recipe.recipe} "
-                f"has {recipe.own_lr:.4g} for them; train again with that, or without `lr`"
-            )
-        else:
-            cause = (
-                f"`lr` {recipe.lr:g} is likely too high for batches of {recipe.batch_size}: train again with "
-                f"{recipe.lr / 10:.4g}"
-            )
-        warnings.warn(
-            f"the network has not learned anything after epoch {self.epoch}: training loss {row['train_loss']:.3f} "
-            f"(chance: {entropy:.3f}), training accuracy {row['train_accuracy']:.2%} (chance: {chance:.2%}); {cause}",
-            stacklevel=2,
+        message = no_better_than_chance(
+            self.history[-1],
+            recipe,
+            self.data.train.targets,
+            len(self.data.classes),
+            num_images=num_images,
+            steps=self.epoch * self.steps_per_epoch,
+            at_end=at_end,
         )
+        if message is not None:
+            warnings.warn(message, stacklevel=2)
 
     def _new_totals(self) -> Totals:
         return Totals(self.network.block_names, self.runtime.device, decoders=False)

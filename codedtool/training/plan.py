@@ -27,7 +27,8 @@ from codedtool.models.families import choose_network, default_acts, usual_size
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.training.devices import opened_runtime
-from codedtool.training.recipe import Recipe, default_data
+from codedtool.training.recipe import Recipe
+from codedtool.training.recipes import default_data
 from codedtool.training.run_data import find_recipe
 
 # Lengths of codewords that are considered; the paper has 10, 20 and 32.

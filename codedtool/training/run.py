@@ -51,7 +51,8 @@ from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.variant import Variant
 from codedtool.training.checkpoint import CheckpointStore, Which
-from codedtool.training.recipe import Recipe, recipe_for, side_of
+from codedtool.training.recipe import Recipe
+from codedtool.training.recipes import recipe_for, side_of
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -166,7 +167,7 @@ class Run:
         Example:
             >>> import tempfile
             >>> from codedtool.data import load_dataset
-            >>> from codedtool.training.recipe import recipe_for
+            >>> from codedtool.training.recipes import recipe_for
             >>> data = load_dataset("digits")
             >>> recipe = recipe_for("digits").with_values({"preset": "resnext_tiny"})
             >>> with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,8 @@ from codedtool.data import ImageData, load_dataset
 from codedtool.data.split import Fingerprint
 from codedtool.errors import InputError
 from codedtool.files import absolute, expanded
-from codedtool.training.recipe import Recipe, recipe_for, recipe_of_folder
+from codedtool.training.recipe import Recipe
+from codedtool.training.recipes import recipe_for, recipe_of_folder
 from codedtool.training.run import Run
 from codedtool.training.runtime import Runtime
 

@@ -1,15 +1,18 @@
-"""One value of a recipe: its type, bounds, choices and help, declared beside the value itself."""
+"""One value of a recipe: its type, bounds, choices and help, declared beside the value itself; and files of values."""
 
 from __future__ import annotations
 
 import difflib
 import math
+import tomllib
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from codedtool.errors import InputError
+from codedtool.files import FileError, read_text
 
 # Larger whole numbers fit neither a float's range nor a tensor, and Python may refuse to print them.
 _LARGEST = 2**63 - 1
@@ -83,3 +86,28 @@ def check_key(key: str, known: Collection[str], *, what: str = "setting") -> Non
         near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise InputError(f"{what} {key!r} is unknown; {hint}")
+
+
+def read_config(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    """Read a TOML file of settings; in its keys ``-`` and ``_`` mean the same.
+
+    Args:
+        keys: the allowed keys, with ``_``.
+
+    Raises:
+        InputError: no such file, not TOML, an unknown key (the message names the nearest one), or a table as a value.
+    """
+    try:
+        values = tomllib.loads(read_text(path))
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a TOML file ({error})") from None
+    found = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        check_key(name, keys, what=f"{path}: key")
+        if isinstance(value, dict):
+            raise InputError(f"{path}: key {key!r} must be a value, not a table; all keys stand at the top level")
+        found[name] = value
+    return found

@@ -24,7 +24,7 @@ from codedtool.models import build_network
 from codedtool.models.coded_sum import CodedSum
 from codedtool.report.figures_activations import draw_activations
 from codedtool.training.devices import opened_runtime
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import NotApplicableError, Subject
 

@@ -28,7 +28,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Split, normalize
 from codedtool.errors import InputError
 from codedtool.report.figures_specialization import draw_specialization
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import NotApplicableError, Subject, opened_run
 from codedtool.training.train import train

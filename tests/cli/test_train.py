@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from codedtool.cli import app
 from codedtool.coding.scheme import CodingScheme
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 
 # Table 4, r = 5/10, in the order of CIFAR-10's classes.

@@ -37,6 +37,7 @@ from codedtool.data import (
     train_batches,
 )
 from codedtool.data.augmentation import centre_crop
+from codedtool.data.workers import how_it_ended
 from codedtool.errors import InputError
 from tests.data.images import CIFAR, CIFAR_POLICY, random_images
 from tests.paths import ROOT
@@ -151,7 +152,7 @@ def test_a_worker_that_the_system_ends_is_reported_as_it_was(
 )
 def test_the_end_of_a_worker_is_told_by_its_exit_code(codes: tuple[int | None, ...], message: str) -> None:
     workers = [cast(BaseProcess, SimpleNamespace(exitcode=code, join=lambda _: None)) for code in codes]
-    assert re.search(message, loader._how_it_ended(workers, OSError("broken pipe")))
+    assert re.search(message, how_it_ended(workers, OSError("broken pipe")))
 
 
 def test_full_shared_memory_is_told_and_does_not_hang(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

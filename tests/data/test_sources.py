@@ -8,7 +8,7 @@ import pytest
 
 from codedtool.data import check_num_classes, load_dataset
 from codedtool.errors import InputError
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 
 pytestmark = pytest.mark.quick
 

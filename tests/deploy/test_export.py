@@ -36,7 +36,7 @@ from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork, Stage
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from tests.paths import ROOT, SCHEMES
 

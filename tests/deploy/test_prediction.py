@@ -18,7 +18,7 @@ from codedtool.data import choose_crop_part, eval_batches, load_dataset
 from codedtool.deploy.prediction import predict, read_images
 from codedtool.errors import InputError
 from codedtool.models import build_network
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import Subject, collect_outputs
 from tests.subjects import (

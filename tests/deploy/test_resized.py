@@ -11,7 +11,7 @@ from PIL import Image
 from codedtool.data import choose_crop_part, load_dataset
 from codedtool.data.augmentation import centre_crop
 from codedtool.deploy.prediction import predict, read_images
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.subject import opened_run
 from codedtool.training.train import train
 from tests.subjects import tiny_schemes

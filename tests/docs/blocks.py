@@ -26,7 +26,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from codedtool.cli import app
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from tests.paths import ROOT
 
 PAGES = [

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.quick
         "codedtool.models.network",
         "codedtool.models.presets",
         "codedtool.training.recipe",
+        "codedtool.training.recipes",
         "codedtool.training.run",
     ],
 )

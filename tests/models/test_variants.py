@@ -21,7 +21,7 @@ from codedtool.errors import InputError
 from codedtool.models import CodedNetwork, build_network
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
 from codedtool.models.variant import Variant
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.stages import assign, permuted
 from codedtool.training.subject import opened_run

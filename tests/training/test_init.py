@@ -22,7 +22,8 @@ from codedtool.models import CodedNetwork, build_network
 from codedtool.models.network import Stage
 from codedtool.training.init import estimate_statistics, fitted
 from codedtool.training.pretrained import read_source
-from codedtool.training.recipe import Recipe, recipe_for
+from codedtool.training.recipe import Recipe
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.torch_runtime import TorchRuntime
 from codedtool.training.train import resume, train

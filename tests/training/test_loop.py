@@ -17,7 +17,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import load_dataset
 from codedtool.training.devices import opened_runtime
 from codedtool.training.loop import Interrupted, Trainer
-from codedtool.training.recipe import RECIPES, recipe_for
+from codedtool.training.recipes import RECIPES, recipe_for
 from codedtool.training.run import Run
 from codedtool.training.train import TrainResult, resume, train
 

@@ -18,7 +18,8 @@ from codedtool.models.network import CodedNetwork
 from codedtool.training import memory
 from codedtool.training.devices import opened_runtime
 from codedtool.training.memory import available_bytes, fit_micro_batch, is_out_of_memory, memory_told
-from codedtool.training.recipe import Recipe, recipe_for
+from codedtool.training.recipe import Recipe
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.train import train
 

@@ -11,7 +11,8 @@ from codedtool.errors import InputError
 from codedtool.training import precision
 from codedtool.training.devices import opened_runtime
 from codedtool.training.precision import as_begun, chosen_precision, with_precision
-from codedtool.training.recipe import Recipe, recipe_for
+from codedtool.training.recipe import Recipe
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.train import resume, train
 

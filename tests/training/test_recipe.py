@@ -10,18 +10,9 @@ import torch
 from timm.scheduler import CosineLRScheduler
 
 from codedtool.errors import InputError
-from codedtool.training.recipe import (
-    RECIPES,
-    Recipe,
-    composed,
-    default_data,
-    read_config,
-    recipe_for,
-    recipe_of_folder,
-    settings,
-    warn_of_ignored,
-)
-from codedtool.training.settings import SettingIgnored
+from codedtool.training.recipe import Recipe, settings
+from codedtool.training.recipes import RECIPES, composed, default_data, recipe_for, recipe_of_folder, warn_of_ignored
+from codedtool.training.settings import SettingIgnored, read_config
 
 pytestmark = pytest.mark.quick
 

@@ -17,7 +17,7 @@ import pytest
 from codedtool import files
 from codedtool.data import load_dataset
 from codedtool.errors import InputError
-from codedtool.training.recipe import recipe_for
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run, latest_name
 
 

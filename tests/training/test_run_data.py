@@ -13,7 +13,8 @@ from PIL import Image
 
 from codedtool.data import load_dataset
 from codedtool.errors import InputError
-from codedtool.training.recipe import Recipe, recipe_for
+from codedtool.training.recipe import Recipe
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.run_data import find_recipe
 from codedtool.training.subject import opened_run

@@ -1,0 +1,167 @@
+"""Processes that prepare batches: how they start, how they end, and what is said when one ends too early."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.util
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from codedtool.errors import InputError
+
+# How torch's message begins when a worker ended, and multiprocessing's when a file descriptor was not received.
+_SIGNS = ("DataLoader worker (pid", "received 0 items of ancdata")
+
+MORE_SHARED_MEMORY = "lower `num_workers`, or give the container more (docker run --shm-size)"
+
+# Of the 107 letters of a socket's path, multiprocessing's own names take some thirty.
+_LONGEST_FOLDER = 70
+
+
+def in_workers(jobs: Iterator[Any], prepare: Dataset[Any], *, num_workers: int, pin_memory: bool) -> Iterator[Any]:
+    """Let processes prepare jobs; yields their results in order.
+
+    Args:
+        jobs: what each batch needs.
+        prepare: ``prepare[job]`` makes the batch of a job; it is sent to every process once.
+        num_workers: number of processes, from 1.
+        pin_memory: as for `torch.utils.data.DataLoader`.
+
+    Raises:
+        InputError: a worker cannot be started, or ended.
+    """
+    workers: set[BaseProcess] = set()
+    others = set(multiprocessing.active_children())
+    try:
+        _shorten_socket_names()
+        with _without_main():
+            loader = DataLoader(
+                prepare,
+                batch_size=None,
+                sampler=jobs,
+                collate_fn=_as_it_is,
+                num_workers=num_workers,
+                pin_memory=pin_memory,
+                worker_init_fn=_start_worker,
+                multiprocessing_context=_context(),
+                # Without its own generator, the loader would draw from torch's global one.
+                generator=torch.Generator(),
+            )
+            batches = iter(loader)
+        workers = set(multiprocessing.active_children()) - others
+        yield from batches
+    except (RuntimeError, EOFError, OSError) as error:
+        # A dead worker shows as torch's RuntimeError, or as a broken pipe if it was sending a batch.
+        if isinstance(error, RuntimeError) and not str(error).startswith(_SIGNS):
+            raise
+        if not workers:
+            raise InputError(
+                f"the processes that prepare images cannot be started ({error}); lower `num_workers`: 0 prepares them "
+                "in this process"
+            ) from None
+        raise InputError(how_it_ended(workers, error)) from None
+
+
+def how_it_ended(workers: Collection[BaseProcess], error: Exception) -> str:
+    """Say how the first worker that ended did so, and what helps."""
+    subject = "a process that prepares images"
+    for worker in workers:
+        worker.join(0.5)  # its exit code comes a little later than the error
+    codes = [worker.exitcode for worker in workers if worker.exitcode]
+    if not codes:
+        return (
+            f"{subject} cannot hand over a batch ({error}); raise the limit on open files (ulimit -n), or prepare "
+            "images in this process with `num_workers` 0"
+        )
+    # A signal tells more than the exit codes of workers that ended because another had.
+    code = min(codes, key=lambda code: (code > 0, code == -signal.SIGTERM))
+    if code > 0:
+        return (
+            f"{subject} ended with exit code {code}; what it printed says why. `num_workers` 0 prepares images in this "
+            "process and shows the error"
+        )
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if name == "SIGKILL":
+        return (
+            f"{subject} was killed (SIGKILL), as the system does when memory runs out: lower `num_workers`, or free "
+            "memory"
+        )
+    if name == "SIGBUS":
+        return f"{subject} was ended by SIGBUS, because shared memory is full: {MORE_SHARED_MEMORY}"
+    return f"{subject} was ended by {name}; `num_workers` 0 prepares images in this process"
+
+
+def _shorten_socket_names() -> None:
+    """Make multiprocessing's folder of sockets elsewhere if the path of the temporary folder is too long for them."""
+    usual = tempfile.gettempdir()
+    short = (folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.access(folder, os.W_OK))
+    tempfile.tempdir = usual if len(os.fsencode(usual)) <= _LONGEST_FOLDER else next(short, usual)
+    try:
+        multiprocessing.util.get_temp_dir()  # made on the first call, and kept
+    finally:
+        tempfile.tempdir = usual
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Within it, processes that start do not run the user's script again.
+
+    multiprocessing imports the main module in every process, for objects that are defined there. The workers get only
+    objects of this package. A script without ``if __name__ == "__main__"`` would begin its whole work in every worker;
+    a script from stdin cannot be imported at all.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Choose how workers start: forked from a clean server process that has done the imports, if the system can.
+
+    Workers are not forked from this process: it may hold threads (CUDA, XLA, numba's OpenMP pool) that do not survive
+    a fork.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["codedtool.data.loader", "timm.data"])
+    return context
+
+
+def _start_worker(worker: int) -> None:
+    """Let a worker ignore Ctrl-C, and end when the main process ends.
+
+    The main process may still need a batch to finish its step after Ctrl-C. torch's own watchdog watches the process
+    that forked the worker, which here is the server. The server lives as long as its children, so after a kill -9 of
+    the main process both would stay forever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+def _end_with_main() -> None:
+    main = multiprocessing.parent_process()
+    assert main is not None
+    main.join()
+    os._exit(1)
+
+
+def _as_it_is(prepared: Any) -> Any:
+    return prepared
