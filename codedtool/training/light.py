@@ -82,7 +82,9 @@ def light_copy(run: Run, path: Path | None = None, *, checkpoint: Which = "best"
             document["data_set"] = {key: value for key, value in document["data_set"].items() if key != "path"}
         write_atomically(temporary / "config.json", (json.dumps(document, indent=2) + "\n").encode())
         files = [run.path / name for name in ("classes.json", "metrics.csv", "metrics.jsonl")]
-        for file in [file for file in files if exists(file)] + listed(run.path / "schemes"):
+        # A plain network's run has no schemes.
+        schemes = run.path / "schemes"
+        for file in [file for file in files if exists(file)] + (listed(schemes) if exists(schemes) else []):
             write_atomically(temporary / file.relative_to(run.path), read_bytes(file))
         name = run.checkpoints.copy_weights(checkpoint, temporary / "checkpoints")
         size = total_bytes(temporary)

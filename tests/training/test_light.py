@@ -97,3 +97,12 @@ def test_a_damaged_checkpoint_leaves_nothing(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is damaged"):
         light_copy(run, tmp_path / "new" / "light")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_plain_network_s_run_is_copied_too(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_of(trained, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    plain = Run.load("plain")
+    light = Run.load(light_copy(plain).path)
+    assert light.metrics() == plain.metrics()
+    assert not light.load_network("last").schemes
