@@ -5,6 +5,7 @@ The commands that measure a run are made from the catalogue of analyses; every o
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Annotated, Any
 
@@ -94,12 +95,21 @@ app.command("predict", cls=RunCommand, rich_help_panel=_DEPLOYMENT)(predict.pred
 app.command("export", cls=RunCommand, rich_help_panel=_DEPLOYMENT)(export.export)
 
 
+def _called(words: list[str]) -> typer.Typer:
+    """The program with only the command that ``words`` call: typer builds all that there are, which takes 0.07 s."""
+    called = copy.copy(app)
+    called.registered_commands = [one for one in app.registered_commands if one.name in words[:1]]
+    called.registered_groups = [one for one in app.registered_groups if one.name in words[:1]]
+    # Help, completion and the nearest names of a misspelt one need all commands.
+    return called if called.registered_commands or called.registered_groups else app
+
+
 def main() -> None:
     """The ``codedtool`` console script and ``python -m codedtool``."""
     guard_streams()
     leave_to_rank_0()
     try:
-        app(prog_name="codedtool")
+        _called(sys.argv[1:])(prog_name="codedtool")
     except SystemExit as end:
         lost = failure_of(sys.stdout)
         if lost is None or end.code:

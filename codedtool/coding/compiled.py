@@ -39,7 +39,7 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 def _spare_scipy() -> None:
-    """Import numba's array functions without scipy.linalg: 0.1 s, for matrix products that no kernel here has.
+    """Import numba's array functions, for compiling, without scipy.linalg: 0.1 s for products that no kernel here has.
 
     They import it only to learn whether there is one. `numpy.dot` in another package's kernels imports it later.
     """
@@ -55,9 +55,6 @@ def _spare_scipy() -> None:
         importlib.import_module("numba.np.arraymath")
     finally:
         linalg.ensure_blas = original
-
-
-_spare_scipy()
 
 
 class CacheIgnored(UserWarning):
@@ -144,12 +141,16 @@ class _Cache(caching.FunctionCache):
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
         try:
-            return super().load_overload(sig, target_context)
+            # numba's own `load_overload` first gathers what it can compile with (0.15 s); running needs none of it.
+            found = self._load_overload(sig, target_context)
         except Exception as error:  # unpickling alone raises dozens of kinds
             _tell_once(f"{self._cache_path} is damaged or cannot be read", error)
             self._begin_anew()
-            return None
+        if found is None:
+            _spare_scipy()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:

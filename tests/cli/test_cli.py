@@ -63,6 +63,25 @@ def test_help_answers_without_importing_anything_heavy(verb: list[str], tmp_path
     assert "Usage:" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "built"),
+    [
+        (["bounds", "--N", "8"], {"bounds"}),
+        (["scheme", "assign"], {"scheme"}),
+        (["bonds"], None),
+        (["--help"], None),
+        ([], None),
+    ],
+)
+def test_a_call_builds_only_its_own_command(words: list[str], built: set[str] | None) -> None:
+    import typer.main
+
+    from codedtool.cli import _called, app
+
+    everything = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(typer.main.get_command(_called(words)).commands) == (built or everything)  # type: ignore[attr-defined]
+
+
 def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     import typer.main
 

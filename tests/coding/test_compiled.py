@@ -51,12 +51,14 @@ def test_bits_imports_no_other_kernel() -> None:
 
 def test_machine_code_is_kept_for_the_next_process(tmp_path: Path) -> None:
     program = (
+        "import sys\n"
         "import numpy as np\n"
         "from codedtool.coding.solvers.balance_kernels import Pool, add_degrees\n"
         "degrees = np.zeros(2, dtype=np.int64)\n"
         "add_degrees(Pool(np.array([3, 5], dtype=np.uint64), 3, 2, 1), np.array([0]), degrees)\n"
         "stats = add_degrees.stats\n"
-        "print(*degrees, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))"
+        "print(*degrees, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))\n"
+        "print(*(name in sys.modules for name in ('numba.np.arraymath', 'scipy.linalg')))"
     )
     outputs = [
         subprocess.run(
@@ -68,8 +70,9 @@ def test_machine_code_is_kept_for_the_next_process(tmp_path: Path) -> None:
         ).stdout.split()
         for _ in range(2)
     ]
-    # The degrees, then cache hits and misses: compiled once, then loaded, with a NamedTuple as argument.
-    assert outputs == [["0", "1", "0", "1"], ["0", "1", "1", "0"]]
+    # The degrees, cache hits and misses: compiled once, then loaded, with a NamedTuple as argument. Loading imports
+    # nothing that only compiling needs, and neither imports scipy's linear algebra.
+    assert outputs == [["0", "1", "0", "1", "True", "False"], ["0", "1", "1", "0", "False", "False"]]
 
 
 @pytest.fixture
