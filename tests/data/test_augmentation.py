@@ -39,7 +39,7 @@ def test_crops_and_flips_are_those_of_the_words_and_all_equally_likely() -> None
         assert np.array_equal(out, literal[:, ::-1] if flip else literal)
     words = sample_words(np.arange(50_000), seed=0, epoch=7)
     for column in (0, 1):
-        assert np.abs(np.bincount(words[:, column] % 9, minlength=9) / 50_000 - 1 / 9).max() < 0.006
+        assert np.abs(np.bincount((words[:, column] % 9).astype(np.int64), minlength=9) / 50_000 - 1 / 9).max() < 0.006
     assert abs(np.corrcoef(words[:, 0] % 9, words[:, 1] % 9)[0, 1]) < 0.02
     assert abs(((words[:, 2] >> 11) < 2**52).mean() - 0.5) < 0.01
 
