@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from codedtool.analysis.sweep import SweepPoint, SweepResult
-from codedtool.report.style import COLOURS, new_figure, percent_limits
+from codedtool.report.style import COLOURS, new_figure
 from codedtool.text import for_figure
 
 # The most letters that fit below a panel side by side.
@@ -52,7 +52,9 @@ def draw_sweep(result: SweepResult) -> Figure:
             # Names that would run into each other stand upright.
             upright = sum(map(len, texts)) > _LETTERS
             panel.set_xticks(range(len(values)), texts, rotation=90 if upright else 0)
-        percent_limits(panel)
+        # Not up to 100%: what varies is the difference between the points.
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, 0), min(high, 100))
         panel.set_xlabel(first)
         panel.set_ylabel(label)
     if others:
