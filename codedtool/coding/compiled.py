@@ -87,6 +87,7 @@ def _kept(compiled: Any, function: Any) -> Any:
             compiled._cache = _Cache(function)
         except Exception as error:  # of any kind: the cache is not needed
             _tell_once("no folder for it can be written", error)
+            _spare_scipy()
     return compiled
 
 
