@@ -70,15 +70,17 @@ _DIGITS = Recipe(
 )
 
 # Not from the paper: CIFAR-10 on two CPU cores in less than an hour. Small batches take more steps, which few epochs
-# need, and are no slower on a CPU.
+# need, and are no slower on a CPU. In short trainings half of the paper's p_drop gives more accuracy, and binary
+# classifiers that are as good (benchmarks/cifar10/README.md, figure 5).
 _CIFAR10_CPU = dataclasses.replace(
     _CIFAR10,
     recipe="cifar10-cpu",
-    epochs=28,
+    epochs=36,
     batch_size=64,
     lr=0.05,
     warmup_epochs=2,
     warmup_lr=0.01,
+    p_drop=0.05,
     randaugment="",
     precision="auto",
     sched_on_updates=True,
