@@ -31,13 +31,14 @@ class Point:
 
     Attributes:
         K, N: classes and subNNs per block.
-        images: training images of all classes together; half as many for validation.
+        images: training images of all classes together; half as many for validation, of which `calibrate` needs four of
+            a class.
         pixels: side of an image.
     """
 
     K: int = 20
     N: int = 20
-    images: int = 720
+    images: int = 1440
     pixels: int = 32
 
 
@@ -49,8 +50,8 @@ POINTS = {
     "K = 180": replace(BASE, K=180),
     "N = 10": replace(BASE, N=10),
     "N = 40": replace(BASE, N=40),
-    "360 images": replace(BASE, images=360),
-    "1,440 images": replace(BASE, images=1440),
+    "720 images": replace(BASE, images=720),
+    "2,880 images": replace(BASE, images=2880),
     "16 px": replace(BASE, pixels=16),
     "64 px": replace(BASE, pixels=64),
 }
