@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from codedtool.models.coded_sum import CodedOutput, CodedSum
@@ -18,6 +19,7 @@ class LiteralSum(CodedSum):
         h: torch.Tensor,
         targets: torch.Tensor | None = None,
         *,
+        bn: nn.Module | None = None,
         drop_mask: torch.Tensor | None = None,
         keep_mask: torch.Tensor | None = None,
     ) -> CodedOutput:
@@ -38,7 +40,8 @@ class LiteralSum(CodedSum):
             loss = (self.ratio * normalized_BN - codewords_BN).abs().pow(self.variant.exponent).mean()
         if drop_mask is not None:
             tbar_BNCHW = tbar_BNCHW * drop_mask.to(tbar_BNCHW.dtype)[..., None, None, None]
-        return CodedOutput(tbar_BNCHW.sum(dim=1), normalized_BN, loss)
+        total_BCHW = tbar_BNCHW.sum(dim=1)
+        return CodedOutput(total_BCHW if bn is None else bn(total_BCHW), normalized_BN, loss)
 
 
 def make_literal(network: CodedNetwork) -> CodedNetwork:

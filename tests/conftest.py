@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from codedtool.cli.runs import prepare_torch
 from codedtool.coding.scheme import CodingScheme
 from tests.runs import trained as trained
 
@@ -20,8 +21,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("codedtool", deadline=None)
 settings.load_profile("codedtool")
 
-# As the commands do (`prepare_torch`): beside another busy process, spinning threads slow small networks down tenfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As the commands do: beside another busy process, threads that spin for long slow small networks down tenfold.
+prepare_torch()
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One test process per core: threads of their own would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

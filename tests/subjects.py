@@ -92,10 +92,11 @@ def make_subject(
     preset: str = "coded_resnext_tiny",
     name: str = "run",
     batch_size: int = 16,
+    precision: str = "fp32",
 ) -> Subject:
     """A subject around a network and a data set."""
     recipe = recipe_for("digits").with_values(
-        {"preset": preset, "batch_size": batch_size, "device": "cpu", "precision": "fp32"}
+        {"preset": preset, "batch_size": batch_size, "device": "cpu", "precision": precision}
     )
     run = Run.create(recipe, schemes, data.classes, data.normalization, name=name, folder=folder)
     runtime = TorchRuntime(recipe, "cpu")

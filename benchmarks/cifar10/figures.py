@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from benchmarks.commands import read_document
@@ -53,9 +54,8 @@ def _accuracy(run: Run) -> float:
 
 
 def _speed(run: Run) -> float:
-    """Mean training images/s over the epochs."""
-    rates = [1 / float(row["images_per_second"]) for row in run.metrics()]
-    return len(rates) / sum(rates)
+    """Training images/s of the median epoch: in some, other work or a pause takes the machine."""
+    return median(float(row["images_per_second"]) for row in run.metrics())
 
 
 def _calibration(run: Run) -> list[dict[str, Any]]:

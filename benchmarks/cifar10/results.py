@@ -108,7 +108,7 @@ def _accuracy(seeds: Sequence[Seed]) -> Iterable[str]:
     speeds = " | ".join(
         percent((seed["images_per_second"][kind] for seed in seeds), digits=0, scale=1) for kind in PAPER_ACCURACY
     )
-    yield f"| training, images/s | {speeds} | | |"
+    yield f"| training, images/s of the median epoch | {speeds} | | |"
 
 
 def _classifiers(seeds: Sequence[Seed]) -> Iterable[str]:

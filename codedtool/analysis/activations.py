@@ -17,6 +17,9 @@ from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
 from codedtool.training.subject import Subject
 
+# Number of subNNs that figure 6 shows.
+_SHOWN = 5
+
 # Bin numbers are stored as uint8.
 _MOST_BINS = 256
 
@@ -253,7 +256,7 @@ def activations(
     subject: Subject,
     *,
     block: str | None = None,
-    num_subnns: int = 5,
+    num_subnns: int | None = None,
     bins: int = 64,
     progress: Progress = silent,
 ) -> ActivationsResult:
@@ -268,7 +271,7 @@ def activations(
     Args:
         subject: a run with coded blocks.
         block: name of a coded block, such as s3.2; None: `default_block`.
-        num_subnns: number of subNNs, counted from the first, 1..N.
+        num_subnns: number of subNNs, counted from the first, 1..N; None: 5, as in figure 6, or N if N is smaller.
         bins: number of bins of a histogram: a power of two from 2 to 256.
         progress: where to report the progress.
 
@@ -285,6 +288,8 @@ def activations(
     number = subject.coded_block(name)
     chosen = network.coded_blocks[number]
     coded_sum = chosen.coded_sum
+    if num_subnns is None:
+        num_subnns = min(_SHOWN, coded_sum.num_subnns)
     if not 1 <= num_subnns <= coded_sum.num_subnns:
         raise InputError(f"`num_subnns` must be from 1 to the block's N = {coded_sum.num_subnns}, got {num_subnns}")
     codewords_KN = torch.tensor(coded_sum.scheme.table).bool()

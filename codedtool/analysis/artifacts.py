@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from codedtool.files import write_atomically
+from codedtool.interrupts import interrupts_held
 from codedtool.text import encodable
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def write_figure(path: Path, figure: Figure) -> None:
         write_atomically(path.with_suffix(f".{kind}"), figure_bytes(figure, kind))
 
 
+@interrupts_held()
 def figure_bytes(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """The content of a figure's file."""
     import matplotlib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,19 @@ class BcResult(Result):
         classifiers: metrics of the binary classifiers and their baselines.
         cost: cost of one binary classifier (class 0, or the requested class) and of the whole networks.
         class_name: name of the requested class; None: all classes.
+        stem: the beginning of the names of the result's files.
         file: the written file of the requested class's classifier (.safetensors); None for all classes.
     """
 
     classifiers: ClassifiersResult
     cost: CostResult
     class_name: str | None = None
+    stem: str = "bc"
     file: Path | None = None
 
     @property
     def name(self) -> str:
-        return "bc" if self.class_name is None else f"bc_{file_name(self.class_name)}"
+        return self.stem
 
     def left_out(self) -> tuple[str, ...]:
         return self.classifiers.skipped
@@ -116,7 +119,8 @@ def bc(
         return BcResult(every, cost(subject, progress=progress))
     index = class_index(subject.classes, class_name)
     name = subject.classes[index]
-    target = out or subject.run.path / "bc" / f"{file_name(name)}.safetensors"
+    stem = file_names(subject.classes)[index]
+    target = out or subject.run.path / "bc" / f"{stem}.safetensors"
     # Refuse an existing file before the long work.
     check_output(target, force=force)
     one = evaluate_classifiers(
@@ -127,7 +131,7 @@ def bc(
     if mine.val.precision == mine.val.recall == 0:
         _refuse_useless(name, mine, force=force)
     save_binary_classifier(subject, index, target, threshold=mine.threshold, metrics=mine.row(), force=force)
-    return BcResult(one, costs, name, target)
+    return BcResult(one, costs, name, f"bc_{stem}", target)
 
 
 def _refuse_useless(name: str, metrics: ClassifierMetrics, *, force: bool) -> None:
@@ -144,6 +148,24 @@ def _refuse_useless(name: str, metrics: ClassifierMetrics, *, force: bool) -> No
     warnings.warn(found, stacklevel=3)
 
 
-def file_name(class_name: str) -> str:
-    """Turn a class's name into a file name: all characters but letters, digits, dashes and dots become underscores."""
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in class_name).strip(".") or "_"
+def file_names(classes: Sequence[str]) -> list[str]:
+    """File names of the classes, without ending.
+
+    All characters but letters, digits, dashes and dots become underscores. Of classes whose names would then be the
+    same (also where capitals do not count, as on Windows and macOS), the first one keeps the name, and each other one
+    has its number behind it.
+
+    Example:
+        >>> file_names(["a b", "cat", "a_b", "Cat"])
+        ['a_b', 'cat', 'a_b-2', 'Cat-3']
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for index, class_name in enumerate(classes):
+        plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in class_name).strip(".")
+        name = plain or "_"
+        while name.casefold() in taken:
+            name += f"-{index}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from codedtool.analysis.result import Drawing, Result
 from codedtool.budget import Progress, silent
+from codedtool.interrupts import interrupts_held
 
 if TYPE_CHECKING:
     from codedtool.data import ImageData
@@ -106,6 +107,7 @@ class Analysis:
         result: Result = _named(self.function)(subject, **inputs, **(options or {}), progress=progress)
         return result
 
+    @interrupts_held()
     def draw(self, result: Result) -> Sequence[Drawing]:
         """The figures of a result."""
         drawings: Sequence[Drawing] = _named(self.drawing)(result)
@@ -284,9 +286,10 @@ CATALOGUE: tuple[Analysis, ...] = (
                 "num_subnns",
                 "--subnns",
                 int,
-                5,
+                None,
                 "Number of subNNs to measure, counted from the block's first.",
                 at_least=1,
+                default_text="5, or N if it is smaller",
             ),
         ),
         needs=frozenset({"coded"}),

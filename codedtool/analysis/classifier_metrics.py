@@ -25,7 +25,6 @@ from codedtool.analysis.classifier_scores import (
 from codedtool.analysis.result import Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, Split
-from codedtool.errors import InputError
 from codedtool.models.pruning import path_schemes
 from codedtool.training.subject import Subject
 
@@ -234,7 +233,9 @@ def evaluate_classifiers(
     if plain is None:
         skipped.append("baseline of the plain network: no run `plain` was given to compare with")
     else:
-        _check_plain(subject, plain)
+        subject.check_control(plain)
+        # Refuse schemes that do not fit before the long work.
+        path_schemes(plain.network, subject.run.schemes)
     if ood is None:
         skipped.append("out-of-distribution negatives: no data set `ood` was given")
     per_positive = _NEGATIVES_PER_POSITIVE if len(subject.classes) >= MANY_CLASSES else None
@@ -261,15 +262,6 @@ def evaluate_classifiers(
         None if all_negatives else per_positive,
         tuple(skipped),
     )
-
-
-def _check_plain(subject: Subject, plain: Subject) -> None:
-    if plain.network.block_names:
-        raise InputError(f"`plain` {plain.run.path} was trained with schemes: name a run of the plain control")
-    if plain.classes != subject.classes:
-        raise InputError(f"`plain` {plain.run.path} has other classes than {subject.run.path}")
-    # Refuse schemes that do not fit before the long work.
-    path_schemes(plain.network, subject.run.schemes)
 
 
 def _measured(subject: Subject, one: ClassScores) -> ClassifierMetrics:

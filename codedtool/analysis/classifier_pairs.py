@@ -23,9 +23,11 @@ from codedtool.training.subject import Outputs, Subject
 # Limit of the memory for the activations of a group of images. While they are joined, they take it twice.
 _GROUP_BYTES = 1 << 29
 
-# On a CPU, no more images pass at once than have this much of shared activations. Larger passes leave its cache: an
-# image of CIFAR-100's shape then takes half as long again.
-_CPU_BYTES = 10 << 20
+# On a CPU, no more images pass at once than have this much of shared activations: larger passes leave its cache. But on
+# one thread, PyTorch 2.9 computes 1x1 convolutions of fewer than 16 images by a kernel of about half the speed. So up
+# to `_CPU_IMAGES` always pass together; more are split into equal parts of at least 16.
+_CPU_BYTES = 20 << 20
+_CPU_IMAGES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,7 @@ def _groups(subject: Subject, together: BinaryClassifiers, split: Split, *, with
     at_once = 0
     for images, _, numbers in subject.numbered_batches(split, silent, ""):
         at_once = at_once or _images_at_once(subject, together, images[:1])
-        for images_B, numbers_B in zip(images.split(at_once), numbers.split(at_once), strict=True):
+        for images_B, numbers_B in zip(_split(images, at_once), _split(numbers, at_once), strict=True):
             with subject.runtime.autocast():
                 shared = together.shared(images_B)
                 logits = together.whole_logits(shared).cpu().numpy() if with_logits else None
@@ -182,7 +184,12 @@ def _images_at_once(subject: Subject, together: BinaryClassifiers, image_1CHW: t
         return subject.pass_size
     with subject.runtime.autocast():
         size = _num_bytes(together.shared(image_1CHW))
-    return max(1, min(subject.pass_size, _CPU_BYTES // size))
+    return min(subject.pass_size, max(_CPU_IMAGES, _CPU_BYTES // size))
+
+
+def _split(rows: torch.Tensor, at_once: int) -> tuple[torch.Tensor, ...]:
+    """Equal parts of at most ``at_once`` rows."""
+    return rows.tensor_split(-(-len(rows) // at_once))
 
 
 def _num_bytes(shared: Shared) -> int:
@@ -214,7 +221,7 @@ def _tails(
     h, shortcut = group.shared
     scores: list[torch.Tensor] = []
     for class_index, start, places in zip(classes.tolist(), starts, np.split(by_class_p, starts[1:]), strict=True):
-        for rows in torch.from_numpy(rows_p[places]).split(group.at_once):
+        for rows in _split(torch.from_numpy(rows_p[places]), group.at_once):
             rows_B = subject.runtime.put(rows)
             chosen = Shared(h.index_select(0, rows_B), None if shortcut is None else shortcut.index_select(0, rows_B))
             with subject.runtime.autocast():

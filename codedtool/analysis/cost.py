@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ import torch
 
 from codedtool.analysis.result import NONE, Result, Rows, Table, millions
 from codedtool.budget import Progress, silent
-from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters, training_loss
+from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters, in_training, training_loss
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.training.runtime import Runtime
@@ -40,10 +42,10 @@ class NetworkCost:
         parameters: number of all parameters.
         parameters_without_projections: number of parameters without the 1x1 convolutions of projection shortcuts.
         macs: multiply-adds of the forward pass for one image; half the operations that torch's counter reports.
-        kept_bytes: bytes that autograd keeps for the backward pass, for each image, without the parameters.
+        kept_bytes: bytes that autograd keeps for the backward pass in float32, for each image, without the parameters.
         peak_bytes: most bytes allocated during a training step of one batch; None unless on CUDA.
-        images_per_second: speed of the forward pass.
-        training_images_per_second: speed of the forward and the backward pass together.
+        images_per_second: speed of the forward pass, in evaluation.
+        training_images_per_second: speed of a training's forward and backward pass together, without the optimizer.
         is_noisy: whether a speed may be off by more than 3%, because other work slowed some rounds down.
     """
 
@@ -67,6 +69,7 @@ class CostResult(Result):
         image_size: side of the images in pixels.
         batch_size: number of images in a timed batch.
         device: device of the measurements, as torch names it.
+        precision: number format of the measured passes: fp32, bf16 or fp16.
         networks: cost of every network, the run's own first.
         skipped: the networks that were left out, each with the reason.
         schemes: which schemes were taken for a network without a run, one sentence per ratio.
@@ -76,6 +79,7 @@ class CostResult(Result):
     image_size: int
     batch_size: int
     device: str
+    precision: str
     networks: tuple[NetworkCost, ...]
     skipped: tuple[str, ...]
     schemes: tuple[str, ...] = ()
@@ -96,7 +100,9 @@ class CostResult(Result):
         lines = list(self.schemes)
         if self.paper_gmacs:
             figures = ", ".join(f"{name} {millions(1e9 * gmacs)}" for name, gmacs in self.paper_gmacs.items())
-            lines.append(f"The paper's table 5 has {figures} million multiply-adds, counted by fvcore.")
+            lines.append(
+                f"The paper's table 5 has {figures} million multiply-adds: by fvcore, and 3NCHW a coded block."
+            )
         if any(one.is_noisy for one in self.networks):
             lines.append(
                 "~: noisy. Other work on this machine slowed some rounds down; the speed may be off by over 3%."
@@ -106,7 +112,7 @@ class CostResult(Result):
     def tables(self) -> tuple[Table, ...]:
         return (
             Table(
-                f"Cost at {self.image_size} px, batches of {self.batch_size}, {self.device}",
+                f"Cost at {self.image_size} px, batches of {self.batch_size}, {self.device}, {self.precision}",
                 (
                     self.preset,
                     "parameters",
@@ -156,6 +162,7 @@ class CostResult(Result):
             "image_size": self.image_size,
             "batch_size": self.batch_size,
             "device": self.device,
+            "precision": self.precision,
             "networks": self.network_rows(),
             "skipped": list(self.skipped),
             **({"schemes": list(self.schemes)} if self.schemes else {}),
@@ -249,8 +256,8 @@ def _cost(subject: Subject, index: int, seed: int, progress: Progress) -> CostRe
     else:
         skipped.append(f"coded network and binary classifier: {subject.run.path} was trained without schemes")
     costs, batch = measure_networks(networks, subject.runtime, size, seed=seed, progress=progress)
-    device = str(subject.runtime.device)
-    return CostResult(subject.recipe.preset, size, batch, device, costs, tuple(skipped))
+    runtime = subject.runtime
+    return CostResult(subject.recipe.preset, size, batch, str(runtime.device), runtime.precision, costs, tuple(skipped))
 
 
 def measure_networks(
@@ -260,7 +267,7 @@ def measure_networks(
 
     Args:
         networks: name -> network in evaluation mode, on the runtime's device.
-        runtime: the device.
+        runtime: the device and the precision.
         image_size: side of the images in pixels.
         seed: seed of the images.
         progress: where to report the progress.
@@ -275,20 +282,24 @@ def measure_networks(
     progress("timing", 0, 2)
     with torch.no_grad():
         forward = compare_steadily(
-            [lambda one=one: one(images) for one in networks.values()],  # type: ignore[misc]  # bound now
+            [partial(_answer, one, images, runtime) for one in networks.values()],
             device=device,
             rounds=_TIMED_ROUNDS,
             most_rounds=_MOST_ROUNDS,
         )
     progress("timing", 1, 2)
-    steps = compare_steadily(
-        [lambda one=one: _step(one, images) for one in networks.values()],  # type: ignore[misc]  # bound now
-        device=device,
-        rounds=_TIMED_ROUNDS,
-        most_rounds=_MOST_ROUNDS,
-    )
+    with ExitStack() as stack:
+        for one in networks.values():
+            stack.enter_context(in_training(one))
+        steps = compare_steadily(
+            [partial(_step, one, images, runtime) for one in networks.values()],
+            device=device,
+            rounds=_TIMED_ROUNDS,
+            most_rounds=_MOST_ROUNDS,
+        )
+        peaks = [_peak_bytes(one, images, runtime) for one in networks.values()]
     costs = []
-    for (name, one), answer, step in zip(networks.items(), forward, steps, strict=True):
+    for (name, one), answer, step, peak in zip(networks.items(), forward, steps, peaks, strict=True):
         costs.append(
             NetworkCost(
                 name=name,
@@ -296,7 +307,7 @@ def measure_networks(
                 parameters_without_projections=count_parameters(one, projections=False),
                 macs=count_macs(one, images[:2]),
                 kept_bytes=count_kept_bytes(one, images[:2]),
-                peak_bytes=_peak_bytes(one, images),
+                peak_bytes=peak,
                 images_per_second=batch / answer.seconds,
                 training_images_per_second=batch / step.seconds,
                 is_noisy=answer.is_noisy or step.is_noisy,
@@ -305,19 +316,27 @@ def measure_networks(
     return tuple(costs), batch
 
 
-def _step(network: CodedNetwork, images_BCHW: torch.Tensor) -> None:
-    """One forward and backward pass in evaluation mode; it leaves the network unchanged."""
+def _answer(network: CodedNetwork, images_BCHW: torch.Tensor, runtime: Runtime) -> None:
+    """One forward pass."""
+    with runtime.autocast():
+        network(images_BCHW)
+
+
+def _step(network: CodedNetwork, images_BCHW: torch.Tensor, runtime: Runtime) -> None:
+    """One forward and backward pass of a training; it leaves no gradients."""
     targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
-    training_loss(network(images_BCHW, targets), targets).backward()
+    with runtime.autocast():
+        loss = training_loss(network(images_BCHW, targets), targets)
+    loss.backward()
     network.zero_grad(set_to_none=True)
 
 
-def _peak_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int | None:
+def _peak_bytes(network: CodedNetwork, images_BCHW: torch.Tensor, runtime: Runtime) -> int | None:
     if images_BCHW.device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(images_BCHW.device)
     before = torch.cuda.memory_allocated(images_BCHW.device)
-    _step(network, images_BCHW)
+    _step(network, images_BCHW, runtime)
     return torch.cuda.max_memory_allocated(images_BCHW.device) - before
 
 

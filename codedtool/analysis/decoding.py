@@ -5,9 +5,10 @@ Shape suffixes: n images of a split, B of a batch, K classes, N subNNs, L coded 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -195,8 +196,12 @@ def decode(
     timed = _spread_over(subject.data.val, _TIMED_IMAGES.get(device.type, 64))
     images = next(iter(subject.batches(timed, silent, "", batch_size=len(timed))))[0]
     progress("timing early exits", 0, len(curve))
-    works: list[Callable[[], Any]] = [lambda: network(images)]
-    works += [lambda rule=rule: predict_with_exit(network, images, rule) for rule in curve]  # type: ignore[misc]
+
+    def answer(rule: ExitRule | None) -> None:
+        with subject.runtime.autocast():
+            network(images) if rule is None else predict_with_exit(network, images, rule)
+
+    works = [partial(answer, rule) for rule in (None, *curve)]
     seconds = compare_speed(works, device=device, rounds=5)
     macs = exit_macs(network, images[:1])
     points = []

@@ -158,8 +158,7 @@ def predict_with_exit(
             rows_B, going_B, scale_B1 = rows_B[going], going_B[going], scale_B1[going]
             h, features = _rows_of(h, going), _rows_of(features, going)
             watch.keep(going)
-        total = coded_sum.sum(h, scale_B1)
-        features = block.finish(block.expand_bn(total), block.shortcut(features))
+        features = block.finish(coded_sum.sum(h, scale_B1, block.expand_bn), block.shortcut(features))
     going = going_B.nonzero()[:, 0]
     answers_B[rows_B[going]] = network.head(features[going]).argmax(1)
     return answers_B, exits_B

@@ -168,12 +168,12 @@ def evaluate(subject: Subject, *, plain: Subject | None = None, progress: Progre
 
     Raises:
         InputError: the data set is missing, its classes are not the run's, none of its images can be read, or ``plain``
-            has other classes.
+            has other classes or coded blocks.
     """
     from sklearn.metrics import confusion_matrix
 
-    if plain is not None and plain.classes != subject.classes:
-        raise InputError(f"`plain` {plain.run.path} has other classes than {subject.run.path}")
+    if plain is not None:
+        subject.check_control(plain)
     images = subject.data.val
     num_classes = len(subject.classes)
     targets: list[torch.Tensor] = []

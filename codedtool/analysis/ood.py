@@ -33,7 +33,7 @@ class ScoreDetection:
     """Detection by one score of one network; a higher score means "an image of the run's own kind".
 
     Attributes:
-        network: "coded" or "plain".
+        network: "coded" or "plain", the run's own network; "plain control", the one to compare with.
         score: name of the score.
         auroc: area under the curve of true against false positives, 0..1; 0.5 is chance.
         fpr95: share of the other data set's images that are taken for the run's own at the threshold, 0..1.
@@ -198,15 +198,17 @@ def ood(
 
     Raises:
         NotApplicableError: no other data set.
-        InputError: no image of a data set can be read, or a score is not finite.
+        InputError: no image of a data set can be read, a score is not finite, or ``plain`` has other classes or coded
+            blocks.
     """
     if ood is None:
         raise NotApplicableError("out-of-distribution detection needs images of other classes: name a data set `ood`")
     runs: Mapping[str, Subject] = {"coded" if subject.network.coded_blocks else "plain": subject}
     skipped: tuple[str, ...] = ()
     if plain is not None:
+        subject.check_control(plain)
         runs = {**runs, "plain control": plain}
-    else:
+    elif subject.network.coded_blocks:
         skipped = ("scores of the plain network: no run `plain` was given to compare with",)
     detections, num_ood = [], 0
     for name, one in runs.items():

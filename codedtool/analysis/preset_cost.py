@@ -75,8 +75,8 @@ def cost_of_preset(
         for one in networks.values():
             runtime.prepare(one)
         costs, batch = measure_networks(networks, runtime, image_size or usual, seed=seed, progress=progress)
-        device = str(runtime.device)
-    return CostResult(preset, image_size or usual, batch, device, costs, tuple(skipped), lines)
+        device, precision = str(runtime.device), runtime.precision
+    return CostResult(preset, image_size or usual, batch, device, precision, costs, tuple(skipped), lines)
 
 
 def _usual_schemes(preset: str, num_classes: int | None) -> tuple[dict[str, CodingScheme], tuple[str, ...]]:

@@ -144,7 +144,7 @@ def random_removal_masks(
 
 
 def even_choice(targets_n: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
-    """Draw ``count`` images, as equally many of every class as there are.
+    """Draw ``count`` images, the same number of every class as far as its images suffice.
 
     Args:
         targets_n: (n,) classes of the images.

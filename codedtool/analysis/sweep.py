@@ -16,6 +16,7 @@ from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import Failure, InputError
 from codedtool.files import exists, read_json
+from codedtool.interrupts import was_interrupted
 from codedtool.training.launch import ADVICE, read_launch
 from codedtool.training.loop import Interrupted
 from codedtool.training.precision import as_begun
@@ -262,6 +263,8 @@ def sweep(
             except (Interrupted, _OtherRunError):
                 raise
             except Exception as error:
+                if was_interrupted():
+                    raise KeyboardInterrupt from error
                 first_error = first_error or error
                 failed.append(Failure.of(name, error))
             if budget.stop_reason() is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,7 +51,16 @@ def command_of(analysis: Analysis) -> Callable[..., None]:
             inputs = {}
             if analysis.inputs:
                 negatives = ood if "ood" in analysis.inputs else "none"
-                inputs = compared(stack, subject, plain, negatives, changes, no_download=no_download, progress=progress)
+                inputs = compared(
+                    stack,
+                    subject,
+                    plain,
+                    negatives,
+                    changes,
+                    checkpoint=checkpoint,
+                    no_download=no_download,
+                    progress=progress,
+                )
             result = analysis.run(subject, **inputs, options=options, progress=progress)
             progress("drawing", 0, None)
             files = save_result(subject.run, result, analysis.draw(result))
@@ -69,16 +78,22 @@ def compared(
     ood: str | None,
     changes: dict[str, Any],
     *,
+    checkpoint: Literal["best", "last", "previous"],
     no_download: bool,
     progress: Any,
 ) -> dict[str, Any]:
-    """The inputs of `Analysis.run` that --compare and --ood name; the plain run is open until ``stack`` closes."""
+    """The inputs of `Analysis.run` that --compare and --ood name; the plain run is open until ``stack`` closes.
+
+    Of both runs the same checkpoint is taken: the best, the last or the one before.
+    """
     from codedtool.training.subject import find_negatives
 
     negatives = find_negatives(subject, ood, download=not no_download, progress=progress)
     other = None
     if plain is not None:
-        other = stack.enter_context(opened(plain, changes, progress=progress, no_download=no_download))
+        other = stack.enter_context(
+            opened(plain, changes, progress=progress, checkpoint=checkpoint, no_download=no_download)
+        )
     return {"plain": other, "ood": negatives}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from codedtool.cli.session import EXIT_INTERRUPTED, begin_document, is_printed, print_json, say
+from codedtool.cli.session import EXIT_INTERRUPTED, begin_document, is_printed, print_json, say, say_traceback
 from codedtool.cli.streams import without_stderr
 
 # The flag that names a run: `train` makes one, `sweep` makes a folder of them, and every other command reads one.
@@ -67,7 +67,7 @@ class OneDocument(TyperGroup):
             message = getattr(problem, "format_message", None)
             if message is None:
                 error = {"error": f"{type(problem).__name__}: {problem}", "traceback": traceback.format_exc()}
-                say(error["traceback"], to_stderr=True)
+                say_traceback(error["traceback"])
             else:
                 error = {"error": message()}
                 say(f"error: {error['error']}", to_stderr=True)

@@ -96,11 +96,17 @@ def _table(planned: Plan) -> Table:
     )
     rows = tuple(_row(planned, one, number == planned.chosen) for number, one in enumerate(planned.candidates))
     caption = (
-        f"Networks for K = {planned.num_classes} at {planned.image_size} px. N_act and H_min of both coded parts; "
+        f"Networks for K = {planned.num_classes} at {_size(planned)}. N_act and H_min of both coded parts; "
         "H_min was found in a short search,\na larger one than 'at most' is impossible; 'a class keeps': the share of "
         f"the parameters in its classifier; images/s in training on {planned.device}"
     )
     return Table(caption, header, rows)
+
+
+def _size(planned: Plan) -> str:
+    """The side of the images in pixels, and in training if it is another."""
+    size = f"{planned.image_size} px"
+    return size if planned.train_size == planned.image_size else f"{size}, trained at {planned.train_size} px"
 
 
 def _row(planned: Plan, one: Candidate, is_chosen: bool) -> tuple[str, ...]:
@@ -129,6 +135,8 @@ def _lines(planned: Plan, written: list[Path]) -> list[str]:
     if planned.num_images is not None:
         epochs += f", {planned.num_images:,} images"
     lines = [f"* taken: {planned.reason}", f"{planned.recipe_reason}; {epochs}"]
+    if recipe.split:
+        lines.append(f"The folder has no val/: {recipe.split:.0%} of every class's images are for validation (--split)")
     commands = planned.commands()
     if written:
         lines.append(f"wrote {', '.join(map(str, written))}")

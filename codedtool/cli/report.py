@@ -73,7 +73,9 @@ def report(
         if "data" in changes:
             # A data set that was named must be there; without the run's own, stored parts still make a page.
             _ = subject.data
-        inputs = compared(stack, subject, plain, ood, changes, no_download=no_download, progress=progress)
+        inputs = compared(
+            stack, subject, plain, ood, changes, checkpoint=checkpoint, no_download=no_download, progress=progress
+        )
         target = out or subject.run.path / "report.html"
         result = write_report(
             subject,

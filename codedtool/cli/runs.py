@@ -6,7 +6,6 @@ import inspect
 import os
 import shlex
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from codedtool.budget import Budget, Progress
 from codedtool.cli.completion import OF_RECIPE, complete_run, complete_scheme
 from codedtool.cli.session import EXIT_INTERRUPTED, Display, in_flags, progress_display, say
 from codedtool.errors import InputError
+from codedtool.interrupts import interrupts_held, signals_handled
 from codedtool.training.recipe import Recipe, settings
 from codedtool.training.recipes import RECIPES
 from codedtool.training.settings import SettingIgnored
@@ -76,7 +76,9 @@ RunOption = Annotated[
         autocompletion=complete_run,
     ),
 ]
-Compare = Annotated[str | None, typer.Option("--compare", help="A run of the plain control, as a baseline.")]
+Compare = Annotated[
+    str | None, typer.Option("--compare", help="A run of the plain control, as a baseline; at the same --checkpoint.")
+]
 Ood = Annotated[
     str | None,
     typer.Option(
@@ -91,11 +93,16 @@ NoDownload = Annotated[bool, typer.Option("--no-download", help="Never fetch a d
 
 
 def prepare_torch() -> None:
-    """To be called before PyTorch is first imported: its idle CPU threads sleep instead of spinning.
+    """To be called before PyTorch is first imported: its idle CPU threads wait some microseconds, then sleep.
 
-    Spinning costs five to ten times the work of a small network as soon as another process wants the cores.
+    GNU's OpenMP lets them spin for milliseconds, which makes a small network five to ten times slower as soon as
+    another process wants the cores. Sleeping at once costs a quarter of the speed on idle cores. A thousand turns cost
+    little in either case (`benchmarks.training`). Other OpenMP libraries know the policy alone. The user's own choice
+    stays.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _flag(key: str) -> str:
@@ -178,31 +185,12 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Within it, Ctrl-C waits for the end. torch's C code drops exceptions of its imports, and with them the Ctrl-C.
-
-    numpy then stays imported by half, and the command goes on without it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-        if held:
-            signal.raise_signal(signal.SIGINT)
-
-
-@contextmanager
 def loading(*, quiet: bool) -> Iterator[Display]:
     """Within it, PyTorch is imported and used: warnings are one line each, and progress is shown."""
     prepare_torch()
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress:
         progress("loading PyTorch", 0, None)
-        with _interrupts_held():
+        with interrupts_held():
             import torch  # noqa: F401  # the commands import it again, each where it needs it
         yield progress
 
@@ -349,9 +337,5 @@ def finishing_the_step(budget: Budget) -> Iterator[None]:
         budget.interrupt()
         say("stopping after this step, then saving a checkpoint (again: stop at once)", to_stderr=True)
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals_handled({signal.SIGINT: ask, signal.SIGTERM: ask}):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -19,6 +19,7 @@ import typer
 
 from codedtool.budget import Budget, Progress
 from codedtool.errors import CodedtoolError, Failure, InputError, library_without_memory, replace_arguments
+from codedtool.interrupts import forget_interrupts, signals_handled, was_interrupted
 from codedtool.text import readable
 
 if TYPE_CHECKING:
@@ -66,28 +67,33 @@ def verb(function: Callable[Parameters, Returned]) -> Callable[Parameters, Retur
         gc.enable()  # off since the program began
         _RUNNING.set(function)
         begin_document()
+        forget_interrupts()
         try:
             return function(*args, **kwargs)
-        except CodedtoolError as error:
-            raise _told(error, as_json=bool(kwargs.get("json_output"))) from None
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package not in _EXTRA_OF:
+        except typer.Exit:
+            raise
+        except (KeyboardInterrupt, Exception) as error:
+            if isinstance(error, KeyboardInterrupt) or was_interrupted():
+                say("interrupted", to_stderr=True)
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+            known = _known(error)
+            if known is None:
                 raise
-            missing = InputError(
-                f"this command needs {package}, which is not installed: pip install 'codedtool[{_EXTRA_OF[package]}]'"
-            )
-            raise _told(missing, as_json=bool(kwargs.get("json_output"))) from None
-        except (ImportError, OSError) as error:
-            lacking = library_without_memory(error)
-            if lacking is None:
-                raise
-            raise _told(lacking, as_json=bool(kwargs.get("json_output"))) from None
-        except KeyboardInterrupt:
-            say("interrupted", to_stderr=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+            raise _told(known, as_json=bool(kwargs.get("json_output"))) from None
 
     return wrapped
+
+
+def _known(error: Exception) -> CodedtoolError | None:
+    """The error for people, or None for a bug."""
+    if isinstance(error, CodedtoolError):
+        return error
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in _EXTRA_OF:
+        return InputError(
+            f"this command needs {package}, which is not installed: pip install 'codedtool[{_EXTRA_OF[package]}]'"
+        )
+    return library_without_memory(error)
 
 
 def _told(error: CodedtoolError, *, as_json: bool) -> typer.Exit:
@@ -149,9 +155,17 @@ def print_json(document: Any) -> None:
 
 
 def say(message: str, *, to_stderr: bool) -> None:
-    """Print one line for people: on stdout, or on stderr when stdout belongs to a JSON document."""
-    lines = "\n".join(map(readable, message.split("\n")))
-    print(lines, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+    """Print one line for people: on stdout, or on stderr when stdout belongs to a JSON document.
+
+    What would break the line, such as a name of two lines, is written as an escape.
+    """
+    print(readable(message), file=sys.stderr if to_stderr else sys.stdout, flush=True)
+
+
+def say_traceback(text: str) -> None:
+    """Print where a bug happened, on stderr."""
+    for line in text.splitlines():
+        say(line, to_stderr=True)
 
 
 def print_table(table: Table, *, to_stderr: bool) -> None:
@@ -239,7 +253,7 @@ def end_with(failures: Sequence[Failure]) -> None:
     """End the command with the first failure's exit code, if there is one; where a bug happened goes to stderr."""
     for failure in failures:
         if failure.traceback:
-            say(failure.traceback, to_stderr=True)
+            say_traceback(failure.traceback)
     if failures:
         say(f"error: {in_flags(str(failures[0]))}", to_stderr=True)
         raise typer.Exit(failures[0].exit_code)
@@ -388,11 +402,9 @@ def interruptible(budget: Budget) -> Iterator[None]:
     handlers = {signal.SIGINT: ask, signal.SIGTERM: ask}
     if hasattr(signal, "SIGALRM"):
         handlers[signal.SIGALRM] = cut_off
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with signals_handled(handlers):
+        try:
+            yield
+        finally:
+            if hasattr(signal, "setitimer"):
+                signal.setitimer(signal.ITIMER_REAL, 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from codedtool.budget import Progress, silent
+from codedtool.coding.arguments import checked_distance
 from codedtool.coding.scheme import CodingScheme, best_spread, record_path
 from codedtool.coding.shipped import scheme_path
 from codedtool.errors import CodedtoolError, InputError
@@ -122,7 +123,12 @@ def verify_scheme(
 
     Returns:
         The report; a file that is no scheme yields one failed check, not an exception.
+
+    Raises:
+        InputError: ``min_distance`` is below 2.
     """
+    if min_distance is not None:
+        min_distance = checked_distance(min_distance)
     progress("verifying", 0, None, str(path))
     try:
         scheme = CodingScheme.load(path)

@@ -29,6 +29,11 @@ def words_to_table(words_K: NDArray[np.uint64], length: int) -> NDArray[np.uint8
     return np.ascontiguousarray(bits, dtype=np.uint8)
 
 
+def all_distances(words_K: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The (K, K) Hamming distances of all pairs of words; for a few thousand words at most."""
+    return np.bitwise_count(words_K[:, None] ^ words_K[None]).astype(np.int64)
+
+
 def distance_histogram(words_K: NDArray[np.uint64]) -> dict[int, int]:
     """How many unordered pairs of words lie at each Hamming distance.
 

@@ -8,6 +8,7 @@ then random erasing.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -226,6 +227,10 @@ def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return words ^ (words >> np.uint64(31))
 
 
+# A part of a policy behind "rand": a name with its number, such as m4 or mstd0.5; or t with names of operations.
+_POLICY_PART = re.compile(r"[a-z]+\d+(\.\d+)?|t\w+")
+
+
 @cache
 def _rand_augment(policy: str, size: int, normalization: Normalization) -> Callable[[Image.Image], Any]:
     """Build timm's RandAugment with the settings of its create_transform for images of this size."""
@@ -236,10 +241,13 @@ def _rand_augment(policy: str, size: int, normalization: Normalization) -> Calla
         "img_mean": tuple(min(255, round(255 * mean)) for mean in normalization.mean),
     }
     try:
+        # timm passes over a part without a number.
+        if not all(_POLICY_PART.fullmatch(part) for part in policy.split("-")[1:]):
+            raise ValueError("a part is no name with a number")
         transform = rand_augment_transform(policy, settings)
     except (AssertionError, ValueError, KeyError) as error:
         raise InputError(
-            f"`randaugment` policy {policy!r} is unknown to timm ({error or 'see timm.data.auto_augment'}); "
+            f"`randaugment` policy {policy!r} is unknown to timm ({str(error) or 'see timm.data.auto_augment'}); "
             "write it as rand-mMAGNITUDE-nLAYERS, such as rand-m4-n3"
         ) from None
     for operation in transform.ops:

@@ -36,7 +36,7 @@ IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 # Images of one size are kept decoded in memory up to this many bytes, both splits together.
 MEMORY_LIMIT = 1 << 30
 
-# `survey_folder` counts images up to this number.
+# `survey_folder` counts images up to this number, unless it is asked for all.
 COUNT_LIMIT = 100_000
 
 # Number of images whose size is compared before all images are decoded.
@@ -131,7 +131,7 @@ class FolderSurvey:
     """Number and size of a folder's training images, found without decoding them.
 
     Attributes:
-        num_images: number of images; counting stops at `COUNT_LIMIT`.
+        num_images: number of images that were counted.
         side: median over a sample of the images' shorter sides, in pixels.
     """
 
@@ -139,8 +139,11 @@ class FolderSurvey:
     side: int
 
 
-def survey_folder(path: Path) -> FolderSurvey | None:
-    """Count the training images of a folder and look at the sizes of some; None if there is no readable image."""
+def survey_folder(path: Path, *, count_all: bool = False) -> FolderSurvey | None:
+    """Count the training images of a folder and look at the sizes of some; None if there is no readable image.
+
+    Counting stops at `COUNT_LIMIT`, which decides everything that a recipe depends on, unless ``count_all``.
+    """
     root = path / "train" if is_dir(path / "train") else path
     num_images = 0
     sample: list[str] = []
@@ -148,7 +151,7 @@ def survey_folder(path: Path) -> FolderSurvey | None:
         for images in walk_images(root):
             num_images += len(images)
             sample.append(images[0])
-            if num_images >= COUNT_LIMIT:
+            if num_images >= COUNT_LIMIT and not count_all:
                 break
     sides = []
     for number in sorted({int(number) for number in np.linspace(0, len(sample) - 1, _NUM_PROBES)} if sample else ()):
@@ -157,12 +160,16 @@ def survey_folder(path: Path) -> FolderSurvey | None:
     return FolderSurvey(num_images, int(np.median(sides))) if sides else None
 
 
-def read_image(path: str | Path, *, fix: str = "replace or remove it, or set `skip_bad_images`") -> Image.Image:
+# What to do about an image that cannot be read, where images are not skipped.
+_FIX = "replace or remove it, or set `skip_bad_images`"
+
+
+def read_image(path: str | Path, *, fix: str = _FIX) -> Image.Image:
     """Read the image in a file as RGB; 16-bit grey values keep their upper 8 bits.
 
     Args:
         path: the file.
-        fix: advice at the end of the error's message.
+        fix: advice at the end of the error's message; "" where the caller skips the image.
 
     Raises:
         InputError: the file cannot be read, or its pixels have no agreed range.
@@ -199,7 +206,7 @@ def _decoding(path: str | Path, fix: str) -> Iterator[None]:
         text = " ".join(str(error).split())
         if not isinstance(error, OSError | SyntaxError | ValueError) or not text:
             text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        raise InputError(f"cannot read the image {path} ({text}); {fix}") from None
+        raise InputError(f"cannot read the image {path} ({text}){'; ' if fix else ''}{fix}") from None
 
 
 def _find(folder: Path, progress: Progress) -> Listing:
@@ -283,7 +290,7 @@ def _in_memory(
     if len(files) * height * width * 3 > MEMORY_LIMIT:
         raise _SizesDifferError
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
-    errors = _decode(files, images, progress)
+    errors = _decode(files, images, progress, fix="" if skip_bad_images else _FIX)
     if errors and not skip_bad_images:
         raise errors[min(errors)]
     if errors:
@@ -318,12 +325,12 @@ def _common_size(files: list[str]) -> tuple[int, int]:
     return height, width
 
 
-def _decode(files: list[str], images: NDArray[np.uint8], progress: Progress) -> dict[int, InputError]:
+def _decode(files: list[str], images: NDArray[np.uint8], progress: Progress, *, fix: str) -> dict[int, InputError]:
     """Decode every file into its row of ``images``; returns row -> error for files that cannot be read."""
 
     def decode(number: int) -> InputError | None:
         try:
-            image = read_image(files[number])
+            image = read_image(files[number], fix=fix)
         except InputError as error:
             return error
         if image.size != (images.shape[2], images.shape[1]):

@@ -251,9 +251,14 @@ class _Prepare(Dataset[_Prepared | InputError]):
     def _resizes(self) -> bool:
         return self.augmentation is not None and self.augmentation.random_resized_crop
 
+    def _image(self, source: NDArray[np.uint8] | str) -> Image.Image:
+        if not isinstance(source, str):
+            return Image.fromarray(source)
+        return read_image(source, fix="") if self.skip_bad_images else read_image(source)
+
     def _sized(self, source: NDArray[np.uint8] | str, word_S: NDArray[np.uint64] | None) -> NDArray[np.uint8]:
         """Make one image of (size, size), cropped at random if the augmentation says so, else in the centre."""
-        image = read_image(source) if isinstance(source, str) else Image.fromarray(source)
+        image = self._image(source)
         if self._resizes and word_S is not None:
             return np.asarray(resized_crop(image, word_S, self.size))
         return np.asarray(centre_crop(image, self.size, part=self.crop_part))

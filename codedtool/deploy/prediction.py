@@ -140,8 +140,8 @@ def predict(subject: Subject, paths: Sequence[Path], *, evidence: Evidence | Non
     Args:
         subject: a coded or plain run.
         paths: the image files.
-        evidence: statistics of the run on its validation images, such as `Run.evidence`; None: there are none, and the
-            predictions have no confidence.
+        evidence: statistics of the run on its validation images, such as `Subject.evidence`; None: there are none, and
+            the predictions have no confidence.
 
     Returns:
         One prediction for each file, in order.

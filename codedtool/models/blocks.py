@@ -174,8 +174,9 @@ class Block(nn.Module):
         """
         energies, loss = None, None
         if isinstance(self.expand, CodedSum):
-            total, energies, loss = self.expand(h, targets, drop_mask=drop_mask, keep_mask=keep_mask)
-            features = self.expand_bn(total)
+            features, energies, loss = self.expand(
+                h, targets, bn=self.expand_bn, drop_mask=drop_mask, keep_mask=keep_mask
+            )
         else:
             features = conv_bn(self.expand, self.expand_bn, h)
         return BlockOutput(self.finish(features, shortcut), energies, loss)
@@ -243,7 +244,7 @@ class ResNeXtBlock(Block):
             shortcut=shortcut,
         )
         if variant.shortcuts:
-            # At the start the block is its shortcut alone (appendix B). A block without shortcut would pass nothing.
+            # At the start the block is its shortcut alone, as in the authors' code; without one it would pass nothing.
             nn.init.zeros_(self.expand_bn.weight)
 
 

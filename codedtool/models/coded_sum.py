@@ -11,12 +11,15 @@ from torch.nn import functional
 
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
+from codedtool.models.conv_bn import conv_bn, is_folded
 from codedtool.models.energy import (
     coding_loss,
+    masked_scale,
     nearest_codeword,
     normalize_energies,
     normalized_concatenation,
     normalized_sum,
+    spread,
     subnn_energies,
     unnormalized_sum,
 )
@@ -27,7 +30,7 @@ class CodedOutput(NamedTuple):
     """Result of `CodedSum`.
 
     Attributes:
-        sum: sum over the subNNs, (B, C, H, W).
+        sum: sum over the subNNs, (B, C, H, W), after the BatchNorm that was given.
         energies: E(tbar_n), (B, N).
         loss: coding loss, a scalar; None without targets.
     """
@@ -81,6 +84,7 @@ class CodedSum(nn.Module):
         h: torch.Tensor,
         targets: torch.Tensor | None = None,
         *,
+        bn: nn.Module | None = None,
         drop_mask: torch.Tensor | None = None,
         keep_mask: torch.Tensor | None = None,
     ) -> CodedOutput:
@@ -89,6 +93,7 @@ class CodedSum(nn.Module):
         Args:
             h: (B, N*d, H, W) inner activations, d channels per subNN in the order of the subNNs.
             targets: (B,) int64 classes; None: no coding loss.
+            bn: the BatchNorm of the sum; None: there is none.
             drop_mask: (B, N) factors of dropSubNNs, 0 or 1/(1 - p_drop), applied after the normalization; energies and
                 coding loss do not see them.
             keep_mask: (N,) or (B, N) of 0 and 1; 0 removes a subNN before the normalization, which then amplifies the
@@ -97,20 +102,16 @@ class CodedSum(nn.Module):
         Raises:
             InputError: a target on the CPU is no class of the scheme.
         """
-        if targets is None:
-            return CodedOutput(*self._aggregate(h, self.conv.weight, keep_mask, drop_mask), None)
-        codewords_BN = self._codewords(targets)
-        if self.variant.gradient_masking:
-            # Sum of the active subNNs with gradient, plus the sum of the inactive ones without.
-            active_BN = codewords_BN.to(h.dtype if drop_mask is None else drop_mask.dtype)
-            of_active, of_inactive = (
-                part if drop_mask is None else part * drop_mask for part in (active_BN, 1 - active_BN)
-            )
-            total_BCHW, normalized_BN = self._aggregate(h, self.conv.weight, keep_mask, of_active)
-            rest_BCHW, _ = self._aggregate(h.detach(), self.conv.weight.detach(), keep_mask, of_inactive)
-            total_BCHW = total_BCHW + rest_BCHW
+        codewords_BN = None if targets is None else self._codewords(targets)
+        if self._is_folded(h, bn):
+            assert bn is not None
+            total_BCHW, normalized_BN = self._folded(h, bn, keep_mask, drop_mask)
         else:
-            total_BCHW, normalized_BN = self._aggregate(h, self.conv.weight, keep_mask, drop_mask)
+            total_BCHW, normalized_BN = self._sum_of_subnns(h, codewords_BN, keep_mask, drop_mask)
+            if bn is not None:
+                total_BCHW = bn(total_BCHW)
+        if codewords_BN is None:
+            return CodedOutput(total_BCHW, normalized_BN, None)
         loss = coding_loss(
             normalized_BN,
             codewords_BN.to(normalized_BN.dtype),
@@ -150,16 +151,18 @@ class CodedSum(nn.Module):
             return normalize_energies(energies_BN, self.num_subnns)
         return energies_BN, torch.ones_like(energies_BN[:, :1])
 
-    def sum(self, h: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    def sum(self, h: torch.Tensor, scale: torch.Tensor, bn: nn.Module) -> torch.Tensor:
         """Sum the normalized outputs of the subNNs, whose energies are known already; for inference.
 
         Args:
             h: as for `forward`.
-            scale: the factor of Energy Normalization, (B, 1), from `energies`.
+            scale: factors of the activations, (B, 1) from `energies`, or (B, N) with one factor per present subNN.
+            bn: the BatchNorm of the sum.
+
+        Returns:
+            The BatchNorm's output, (B, C, H, W).
         """
-        total = self.conv(h)
-        # One number per sample, so that it can follow the convolution.
-        return total.mul_(scale[:, :, None, None].to(total.dtype))
+        return conv_bn(self.conv, bn, h * spread(scale, h))
 
     def outputs(self, h: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
         """Yield the normalized outputs tbar_n of the first ``count`` subNNs, one at a time.
@@ -179,6 +182,37 @@ class CodedSum(nn.Module):
     def _convolution(self, subnn_channels: int, out_channels: int) -> nn.Conv2d:
         return nn.Conv2d(self.num_subnns * subnn_channels, out_channels, 1, bias=False)
 
+    def _is_folded(self, h: torch.Tensor, bn: nn.Module | None) -> bool:
+        """Whether BatchNorm is computed with the convolution, as `conv_bn` does it."""
+        return self.variant.energy_norm and is_folded(self.conv, bn, h)
+
+    def _folded(
+        self, h: torch.Tensor, bn: nn.Module, keep_mask: torch.Tensor | None, drop_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the BatchNorm's output of the sum, and E(tbar_n)."""
+        energies_BN = self._energies(h, self.conv.weight)
+        normalized_BN, _, scale_BN = masked_scale(energies_BN, self.num_subnns, keep_mask, drop_mask)
+        return self.sum(h, scale_BN, bn), normalized_BN
+
+    def _sum_of_subnns(
+        self,
+        h: torch.Tensor,
+        codewords_BN: torch.Tensor | None,
+        keep_mask: torch.Tensor | None,
+        drop_mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the sum, with the gradients that the variant leaves, and E(tbar_n)."""
+        if codewords_BN is None or not self.variant.gradient_masking:
+            return self._aggregate(h, self.conv.weight, keep_mask, drop_mask)
+        # Sum of the active subNNs with gradient, plus the sum of the inactive ones without.
+        active_BN = codewords_BN.to(h.dtype if drop_mask is None else drop_mask.dtype)
+        of_active, of_inactive = (
+            part if drop_mask is None else part * drop_mask for part in (active_BN, 1 - active_BN)
+        )
+        total_BCHW, normalized_BN = self._aggregate(h, self.conv.weight, keep_mask, of_active)
+        rest_BCHW, _ = self._aggregate(h.detach(), self.conv.weight.detach(), keep_mask, of_inactive)
+        return total_BCHW + rest_BCHW, normalized_BN
+
     def _aggregate(
         self,
         h: torch.Tensor,
@@ -194,7 +228,7 @@ class CodedSum(nn.Module):
         )
 
     def _energies(self, h: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return subnn_energies(h, weight, self.num_subnns)
+        return subnn_energies(h, weight, self.num_present)
 
     def _weight_of(self, weight: torch.Tensor, n: int, width: int) -> torch.Tensor:
         """Return W_n, the weights of subNN ``n``."""
@@ -221,6 +255,9 @@ class CodedConcatenation(CodedSum):
     def _convolution(self, subnn_channels: int, out_channels: int) -> nn.Conv2d:
         return nn.Conv2d(self.num_subnns * subnn_channels, out_channels, 1, groups=self.num_subnns, bias=False)
 
+    def _is_folded(self, h: torch.Tensor, bn: nn.Module | None) -> bool:
+        return False  # the energies need the convolution's outputs as they are
+
     def _aggregate(
         self,
         h: torch.Tensor,
@@ -244,10 +281,11 @@ class CodedConcatenation(CodedSum):
         return whole_BNCHW.index_copy(1, self.present, outputs_BnCHW).flatten(1, 2), energies_BN
 
     def _energies(self, h: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return normalized_concatenation(h, weight, self.num_subnns, original_subnns=self.num_subnns, energy_norm=False)[
-            1
-        ]
+        _, energies_BN = normalized_concatenation(
+            h, weight, self.num_present, original_subnns=self.num_subnns, energy_norm=False
+        )
+        return energies_BN
 
     def _weight_of(self, weight: torch.Tensor, n: int, width: int) -> torch.Tensor:
-        channels = weight.shape[0] // self.num_subnns
+        channels = weight.shape[0] // self.num_present
         return weight[n * channels : (n + 1) * channels]

@@ -23,24 +23,31 @@ def conv_bn(conv: nn.Module, bn: nn.Module, x: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, C_out, H', W'), a tensor of its own unless both modules are `nn.Identity`.
     """
-    if (
-        not isinstance(conv, nn.Conv2d)
-        or not isinstance(bn, nn.BatchNorm2d)
-        or bn.training
-        or torch.is_grad_enabled()
-        or x.device.type != "cpu"
-        # The compiler folds by itself, and an exported graph shows both layers.
-        or torch.compiler.is_compiling()
-        # A hook waits for its own layer.
-        or any(layer._forward_hooks or layer._forward_pre_hooks for layer in (conv, bn))
-    ):
+    if not is_folded(conv, bn, x):
         return bn(conv(x))
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(bn, nn.BatchNorm2d)
     assert bn.running_mean is not None
     assert bn.running_var is not None
     factors_C = bn.weight * (bn.running_var + bn.eps).rsqrt()
     weight = conv.weight * factors_C[:, None, None, None]
     bias_C = bn.bias - bn.running_mean * factors_C
     return functional.conv2d(x, weight, bias_C, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def is_folded(conv: nn.Module, bn: nn.Module | None, x: torch.Tensor) -> bool:
+    """Whether `conv_bn` computes both modules in one convolution."""
+    return (
+        isinstance(conv, nn.Conv2d)
+        and isinstance(bn, nn.BatchNorm2d)
+        and not bn.training
+        and not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        # The compiler folds by itself, and an exported graph shows both layers.
+        and not torch.compiler.is_compiling()
+        # A hook waits for its own layer.
+        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in (conv, bn))
+    )
 
 
 class ConvBN(nn.Sequential):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +36,21 @@ def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor
     return counter.get_total_flops() // 2 // len(images_BCHW)
 
 
+@contextmanager
+def in_training(network: nn.Module) -> Iterator[None]:
+    """Within it, the network is in training mode. Then its mode and BatchNorm's running statistics are as before."""
+    was_training = network.training
+    saved = [buffer.clone() for buffer in network.buffers()]
+    network.train()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in zip(network.buffers(), saved, strict=True):
+                buffer.copy_(before)
+        network.train(was_training)
+
+
 def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
     """Bytes that autograd keeps per image for the backward pass, without parameters and inputs."""
     known = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
@@ -50,16 +66,10 @@ def count_kept_bytes(network: CodedNetwork, images_BCHW: torch.Tensor) -> int:
             held.append(storage)
         return tensor
 
-    was_training = network.training
-    network.train()
     targets = torch.zeros(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
-    # This pass must not change BatchNorm's running statistics: they are restored below.
-    saved = {key: value.clone() for key, value in network.state_dict().items()}
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with in_training(network), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = network(images_BCHW, targets)
         training_loss(output, targets)
-    network.load_state_dict(saved)
-    network.train(was_training)
     return sum(sizes.values()) // len(images_BCHW)
 
 

@@ -55,6 +55,29 @@ def normalize_energies(energies_BN: torch.Tensor, num_subnns: int) -> tuple[torc
     return energies_BN / mean_B1, torch.where(total_B1 > 0, mean_B1.rsqrt(), 0.0)
 
 
+def masked_scale(
+    energies_BN: torch.Tensor, num_subnns: int, keep_mask: torch.Tensor | None, drop_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Apply Energy Normalization to energies whose subNNs may be masked.
+
+    Args:
+        energies_BN: E(t_n) without the masks.
+        num_subnns: as for `normalize_energies`.
+        keep_mask, drop_mask: as for `normalized_sum`.
+
+    Returns:
+        E(tbar_n) and 1 / sqrt(E_avg), as from `normalize_energies`; and the factors of the subNNs' activations, (B, N).
+    """
+    if keep_mask is not None:
+        energies_BN = energies_BN * keep_mask
+    normalized_BN, inverse_root_B1 = normalize_energies(energies_BN, num_subnns)
+    scale_BN = inverse_root_B1.expand_as(energies_BN)
+    for mask in (keep_mask, drop_mask):
+        if mask is not None:
+            scale_BN = scale_BN * mask
+    return normalized_BN, inverse_root_B1, scale_BN
+
+
 def coding_loss(
     normalized_BN: torch.Tensor,
     codewords_BN: torch.Tensor,
@@ -152,7 +175,7 @@ def unnormalized_sum(
         energies_BN = energies_BN * keep_mask
     for mask in (keep_mask, drop_mask):
         if mask is not None:
-            h_BDHW = h_BDHW * _spread(mask.expand_as(energies_BN), h_BDHW)
+            h_BDHW = h_BDHW * spread(mask.expand_as(energies_BN), h_BDHW)
     return functional.conv2d(h_BDHW, weight_CD), energies_BN
 
 
@@ -232,7 +255,7 @@ def _contract(grams_BNdd: torch.Tensor, metric_Ndd: torch.Tensor, count: int) ->
     return inner_NB1[:, :, 0].T.clamp_min(0) / count
 
 
-def _spread(values_BN: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
+def spread(values_BN: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:
     """Repeat one factor per subNN for each of its channels, (B, N*d, 1, 1), in the activations' type.
 
     Factors are clamped to the range of that type: a weak signal has large factors, which in float16 would become
@@ -265,14 +288,8 @@ class _NormalizedSum(torch.autograd.Function):
             grams_BNdd = _grams(h_BDHW.to(accumulate), num_subnns)
             metric_Ndd = _metric(weight_CD.to(accumulate), num_subnns)
             energies_BN = _contract(grams_BNdd, metric_Ndd, _count(h_BDHW, weight_CD))
-            if keep_mask is not None:
-                energies_BN = energies_BN * keep_mask
-            normalized_BN, inverse_root_B1 = normalize_energies(energies_BN, original_subnns)
-            scale_BN = inverse_root_B1.expand_as(energies_BN)
-            for mask in (keep_mask, drop_mask):
-                if mask is not None:
-                    scale_BN = scale_BN * mask
-            total_BCHW = functional.conv2d(h_BDHW * _spread(scale_BN, h_BDHW), weight_CD.to(h_BDHW.dtype))
+            normalized_BN, inverse_root_B1, scale_BN = masked_scale(energies_BN, original_subnns, keep_mask, drop_mask)
+            total_BCHW = functional.conv2d(h_BDHW * spread(scale_BN, h_BDHW), weight_CD.to(h_BDHW.dtype))
         ctx.save_for_backward(
             h_BDHW, weight_CD, keep_mask, grams_BNdd, metric_Ndd, normalized_BN, inverse_root_B1, scale_BN
         )
@@ -288,7 +305,7 @@ class _NormalizedSum(torch.autograd.Function):
             ctx.saved_tensors
         )
         num_subnns, width_d = metric_Ndd.shape[:2]
-        factors = _spread(scale_BN, h_BDHW)
+        factors = spread(scale_BN, h_BDHW)
         scaled_BDHW = h_BDHW * factors
         grad_h, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad_total_BCHW,
@@ -315,12 +332,13 @@ class _NormalizedSum(torch.autograd.Function):
             grad_energies_BN = grad_energies_BN * keep_mask
         # E = <W^T W, h h^T> / count, so that dE/dh = 2 W^T W h / count and dE/dW = 2 W h h^T / count.
         weight_of_BN = grad_energies_BN * (2 / _count(h_BDHW, weight_CD))
-        grad_h = grad_h.mul_(factors).addcmul_(_apply_metric(metric_Ndd, h_BDHW), _spread(weight_of_BN, h_BDHW))
+        grad_h = grad_h.mul_(factors).addcmul_(_apply_metric(metric_Ndd, h_BDHW), spread(weight_of_BN, h_BDHW))
         weighted_N1D = torch.bmm(weight_of_BN.T[:, None, :], grams_BNdd.flatten(2).transpose(0, 1))
         weighted_Ndd = weighted_N1D.view(num_subnns, width_d, width_d).to(weight_CD.dtype)
         of_energies_NCd = torch.bmm(_by_subnn_first(weight_CD, num_subnns), weighted_Ndd)
         of_energies = of_energies_NCd.transpose(0, 1).reshape(weight_CD.shape)
-        return grad_h, grad_weight.to(weight_CD.dtype) + of_energies, None, None, None, None
+        # Added to the reordered copy, in the weights' type, and not the other way round: no further copy is made.
+        return grad_h, of_energies.add_(grad_weight), None, None, None, None
 
 
 def _apply_metric(metric_Ndd: torch.Tensor, h_BDHW: torch.Tensor) -> torch.Tensor:

@@ -101,7 +101,7 @@ class CodedNetwork(nn.Module):
     """A stem, stages of blocks, global average pooling, and a linear layer without bias.
 
     `build_network` makes one from a preset's name. Consecutive coded blocks with the same scheme form a drop group:
-    dropSubNNs drops the same subNNs in all of them (section 3.2).
+    dropSubNNs drops the same subNNs in all of them (section 3.1.3).
 
     Args:
         stages: name -> stage, in order.
@@ -265,7 +265,7 @@ class CodedNetwork(nn.Module):
         return [block.decode(energies_BN) for block, energies_BN in zip(self.coded_blocks, energies, strict=True)]
 
     def _initialize(self) -> None:
-        """Draw the weights of all convolutions: Kaiming normal, fan out (appendix B).
+        """Draw the weights of all convolutions: Kaiming normal, fan out, as in the authors' code.
 
         The authors' coded convolution has N * C outputs and so a larger fan-out than this one with C. The difference
         is one factor on all energies of a block, which Energy Normalization cancels.

@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 
+from codedtool.interrupts import interrupts_held
+
 
 def _import_matplotlib() -> None:
     """Import matplotlib whatever MPLBACKEND says, before the modules of this package do.
@@ -16,7 +18,8 @@ def _import_matplotlib() -> None:
     if "matplotlib" in sys.modules:
         return
     backend = os.environ.pop("MPLBACKEND", None)
-    import matplotlib
+    with interrupts_held():
+        import matplotlib.figure
 
     if backend is not None:
         os.environ["MPLBACKEND"] = backend

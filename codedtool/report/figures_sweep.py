@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from codedtool.analysis.sweep import SweepPoint, SweepResult
+from codedtool.interrupts import interrupts_held
 from codedtool.report.style import COLOURS, new_figure
 from codedtool.text import for_figure
 
@@ -14,6 +15,7 @@ from codedtool.text import for_figure
 _LETTERS = 40
 
 
+@interrupts_held()
 def draw_sweep(result: SweepResult) -> Figure:
     """One panel per kind of measurement, plotted over the first varied key.
 

@@ -8,9 +8,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from codedtool.interrupts import interrupts_held
 from codedtool.report.style import BLUE, COLOURS, ORANGE, new_figure, percent_limits
 
 
+@interrupts_held()
 def draw_training(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Curves of the rows of metrics.csv, one row per epoch."""
     decoders = [key for key in rows[0] if key.startswith("val_decoder_accuracy_")]

@@ -19,6 +19,7 @@ from codedtool.budget import Progress, silent
 from codedtool.data import ImageData
 from codedtool.errors import Failure, InputError
 from codedtool.files import FileError, refuse_existing, write_atomically
+from codedtool.interrupts import was_interrupted
 from codedtool.report.classes import class_details
 from codedtool.report.figures_training import draw_training
 from codedtool.report.parts import Part, ingredients, part_of, store_part, stored_part
@@ -36,9 +37,6 @@ PARTS = (TRAINING, PATHS, SAMPLES, *(row.name for row in CATALOGUE), CLASSES)
 # many of them, and a share of 1,000 images is known to 1.6 per cent (its standard deviation) or better.
 _MANY_IMAGES = 1000
 
-# Parts that are neither the training nor an analysis.
-_BESIDE = (PATHS, SAMPLES, CLASSES)
-
 
 @dataclass(frozen=True)
 class Report:
@@ -46,7 +44,7 @@ class Report:
 
     Attributes:
         path: file of the page.
-        parts: names of the analyses on the page, and "training"; not "paths", "samples" and "classes".
+        parts: names of the page's parts, of `PARTS`.
         skipped: the parts that were left out, each with the reason.
         reused: names of the parts that were finished before and not computed again.
         failed: the parts without which the page is not what was asked for: those that ``only`` names, and those that
@@ -132,9 +130,12 @@ def write_report(
         The file, the parts of the page, and the parts that were left out.
 
     Raises:
-        InputError: the page exists already or cannot be written, or there is no part of a given name.
+        InputError: the page exists already or cannot be written, there is no part of a given name, or ``plain`` has
+            coded blocks or other classes.
     """
     refuse_existing(path, force=force)
+    if plain is not None:
+        subject.check_control(plain)
     chosen = chosen_parts(only, skip)
     data, missing = None, ""
     try:
@@ -163,6 +164,8 @@ def write_report(
                 store_part(subject.run, found, made_of)
             parts[key] = found
         except Exception as error:
+            if was_interrupted():
+                raise KeyboardInterrupt from error
             failure = Failure.of(TITLES[key], error)
             reasons[key] = failure.reason
             if key in only or not isinstance(error, InputError):
@@ -172,8 +175,7 @@ def write_report(
     )
     skipped = [*_grouped(reasons), *unsure, *(reason for part in parts.values() for reason in part.left_out)]
     write_atomically(path, render_page(subject, parts, skipped).encode())
-    shown = tuple(key for key in parts if key not in _BESIDE)
-    return Report(path, shown, tuple(dict.fromkeys(skipped)), tuple(reused), tuple(failed))
+    return Report(path, tuple(parts), tuple(dict.fromkeys(skipped)), tuple(reused), tuple(failed))
 
 
 def _options(key: str, num_classes: int, *, seed: int, all_negatives: bool) -> dict[str, Any]:

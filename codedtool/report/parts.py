@@ -54,7 +54,8 @@ class Part:
     """The results of a part of the page.
 
     Attributes:
-        key: name of the part: that of the analysis, "training" or "classes". Links to the part end in #key.
+        key: name of the part: that of the analysis, or "training", "paths", "samples" or "classes". Links to the part
+            end in #key.
         figures: the figures.
         tables: the tables below the figures.
         lines: the sentences below the tables.

@@ -1,4 +1,4 @@
-"""Masks of dropSubNNs (section 3.2), computed from seed, epoch and sample alone.
+"""Masks of dropSubNNs (section 3.1.3), computed from seed, epoch and sample alone.
 
 They come from a counter-based generator instead of the device's own. So they are the same on every device, for every
 split of a batch over ranks, workers and micro-batches, and after a resume in the middle of an epoch.

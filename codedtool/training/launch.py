@@ -1,7 +1,7 @@
 """How this process was started: alone, or as one of several ranks by torchrun or a cluster.
 
-This is the only place that reads the variables RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and MASTER_ADDR. Clusters
-and notebooks leave some of them in the environment of commands that nobody started as ranks.
+This is the only place that decides by the variables RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and
+MASTER_PORT. Clusters and notebooks leave some of them in the environment of commands that nobody started as ranks.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class Trainer:
                 "lr": self.recipe.learning_rate(self.epoch),
                 **_flat(train, "train"),
                 **_flat(val, "val"),
-                "images_per_second": round((self.steps_per_epoch - first_step) * self.recipe.batch_size / seconds, 1),
+                "images_per_second": self._speed(self.steps_per_epoch - first_step, seconds),
             }
             self.history.append(row)
             best = val["accuracy"] > self.best_accuracy
@@ -140,8 +140,9 @@ class Trainer:
                 self.run.write_metrics(self.history)
             if board is not None:
                 board.write(row)
-            whole = seconds * self.steps_per_epoch / max(1, self.steps_per_epoch - first_step)
-            self._tell_row(row, whole + time.monotonic() - start - seconds)
+            speed = row["images_per_second"]
+            training = self.steps_per_epoch * self.recipe.batch_size / speed if speed else 0.0
+            self._tell_row(row, training + time.monotonic() - start - seconds)
             if self.runtime.is_main:
                 self._warn_unless_learning(train["num_images"])
             self._poll()
@@ -263,8 +264,8 @@ class Trainer:
 
         The loss of every micro-batch and rank is weighted so that the sum is the mean over the global batch. The
         gradients of several micro-batches are those of the whole batch, except that BatchNorm normalises every
-        micro-batch by itself. The weights do not change when unreadable images were skipped, so such a step is a
-        little smaller.
+        micro-batch by itself. An image that was skipped, because it cannot be read, counts as one without gradient, so
+        that such a step is a little smaller.
         """
         recipe, runtime = self.recipe, self.runtime
         for group in self.optimizer.param_groups:
@@ -360,6 +361,16 @@ class Trainer:
             f"accuracy {means['accuracy']:.2%}{best}, {rate:.0f} images/s, {_duration(left)} left"
         )
         self.progress("training", done, self.recipe.epochs, note)
+
+    def _speed(self, steps: int, seconds: float) -> float:
+        """Images per second of an epoch's steps.
+
+        Without a step, where a run goes on with the evaluation that it was stopped in, it is that of the epoch before;
+        0 in the first epoch.
+        """
+        if steps:
+            return round(steps * self.recipe.batch_size / seconds, 1)
+        return self.history[-1]["images_per_second"] if self.history else 0.0
 
     def _tell_row(self, row: dict[str, Any], seconds: float) -> None:
         """Tell the figures of a finished epoch, which took ``seconds`` with its evaluation."""

@@ -10,7 +10,7 @@ from codedtool.training.recipe import Recipe
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Build SGD with the recipe's momentum and weight decay (section 4.1); the loop sets the learning rate per epoch.
+    """Build SGD with the recipe's momentum and weight decay (section 4.1); the loop sets the learning rate.
 
     Without ``norm_decay``, one-dimensional parameters (BatchNorm) have no weight decay, as in timm.
     """

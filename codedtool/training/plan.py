@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.arguments import checked_num_classes
@@ -22,7 +21,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.search import find_scheme
 from codedtool.errors import InputError
 from codedtool.files import expanded, is_dir
-from codedtool.models.counts import count_kept_bytes, count_parameters, training_loss
+from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters, training_loss
 from codedtool.models.families import choose_network, default_acts, usual_size
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
@@ -44,6 +43,9 @@ _TIMED_BYTES = 400_000_000
 _FEWEST_TIMED = 4
 _TIMED_STEPS = 3
 _TIMED_SECONDS = 4.0
+
+# Part of a folder's images for validation, where it has no val/.
+_SPLIT = 0.2
 
 # Training images of the paper's data sets.
 _NUM_IMAGES = {"cifar10": 50_000, "cifar100": 50_000}
@@ -76,7 +78,7 @@ class Candidate:
         preset: name of the architecture.
         parameters: number of parameters.
         macs: multiply-adds per image.
-        kept_bytes: bytes that autograd keeps per image in training.
+        kept_bytes: bytes that autograd keeps per image in training, at the training's image size.
         classifier_share: share of the parameters that the binary classifier of a class keeps.
     """
 
@@ -97,12 +99,14 @@ class Plan:
         num_classes: K.
         class_name: name or number of a class, for the command that extracts its classifier.
         image_size: side of the images in pixels.
+        train_size: their side in training.
         data: name of the data set, or None if only K is known.
-        recipe: the recipe of the data set, with its reason.
+        recipe: the recipe of the data set.
+        recipe_reason: why this recipe.
         candidates: by N.
         chosen: place of the one to take.
         reason: one sentence on why.
-        num_images: number of training images, or None if unknown.
+        num_images: number of training images, without those that ``recipe.split`` sets aside; None if unknown.
         images_per_second: measured speed of training the chosen network on this machine.
         device: where it was measured.
     """
@@ -110,6 +114,7 @@ class Plan:
     num_classes: int
     class_name: str
     image_size: int
+    train_size: int
     data: str | None
     recipe: Recipe
     recipe_reason: str
@@ -156,7 +161,11 @@ class Plan:
         """The commands from here to a binary classifier."""
         schemes = [text for path in self.scheme_paths() for text in ("--scheme", path)]
         preset = ["--preset", self.best.preset]
-        data = ["--data", self.data or "folder:PATH"]
+        data = [
+            "--data",
+            self.data or "folder:PATH",
+            *(["--split", str(self.recipe.split)] if self.recipe.split else []),
+        ]
         return [
             *self.scheme_commands(),
             ["codedtool", "train", *schemes, *preset, *data],
@@ -165,7 +174,10 @@ class Plan:
 
     def config(self) -> str:
         """The training as the TOML file that `train --config` reads."""
-        values = {"scheme": self.scheme_paths(), "preset": self.best.preset, "data": self.data or "folder:PATH"}
+        values: dict[str, object] = {"scheme": self.scheme_paths(), "preset": self.best.preset}
+        values["data"] = self.data or "folder:PATH"
+        if self.recipe.split:
+            values["split"] = self.recipe.split
         return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
 
     def to_json(self) -> dict[str, Any]:
@@ -173,9 +185,11 @@ class Plan:
         return {
             "K": self.num_classes,
             "image_size": self.image_size,
+            "train_size": self.train_size,
             "data": self.data,
             "recipe": self.recipe.recipe,
             "recipe_reason": self.recipe_reason,
+            "split": self.recipe.split,
             "num_images": self.num_images,
             "candidates": [asdict(candidate) for candidate in self.candidates],
             "chosen": self.chosen,
@@ -199,8 +213,9 @@ def plan(
 
     Args:
         num_classes: K; None: that of ``data``.
-        data: cifar10, cifar100 or folder:PATH; of a folder the names of its classes and the sizes of some images are
-            read. None: only K counts.
+        data: cifar10, cifar100 or folder:PATH; of a folder the names of its classes and files, and the sizes of some
+            images, are read. A folder without val/ is planned with a part of its images for validation. None: only K
+            counts.
         image_size: side of the images in pixels; None: that of the recipe, or of the paper's data with about K classes.
         device: auto, cpu, cuda or xla, for the measured speed.
         progress: called with the state of the work.
@@ -208,7 +223,7 @@ def plan(
     Raises:
         InputError: neither K nor a data set, a K that the data set contradicts, or a folder without classes.
     """
-    classes, num_images = _look_at(data)
+    classes, num_images, split = _look_at(data)
     if num_classes is None:
         if classes is None:
             raise InputError("give `num_classes`, or `data` as cifar10, cifar100 or folder:PATH")
@@ -222,8 +237,13 @@ def plan(
         with suppress(InputError):
             known = default_data(num_classes, Recipe().data_dir)
     recipe, recipe_reason = find_recipe(known or "folder:", None if known else "small")
+    recipe = recipe.with_values({"split": split})
+    if image_size is None and data is None:
+        image_size = usual_size(num_classes)
     if image_size is None:
-        image_size = usual_size(num_classes) if data is None else max(recipe.train_size, recipe.eval_size)
+        image_size, train_size = max(recipe.train_size, recipe.eval_size), recipe.train_size
+    else:
+        train_size = image_size
     if data is None:
         recipe = recipe.with_values({"train_size": image_size, "eval_size": image_size})
         num_images = _NUM_IMAGES.get(known or "")
@@ -238,7 +258,7 @@ def plan(
     found: list[Candidate] = []
     for length in lengths[:_MOST_CANDIDATES]:
         progress("planning", len(found), min(len(lengths), _MOST_CANDIDATES), f"N = {length}")
-        candidate, tables[length] = _candidate(num_classes, length, image_size, budget)
+        candidate, tables[length] = _candidate(num_classes, length, image_size, train_size, budget)
         found.append(candidate)
     candidates = tuple(sorted(found, key=lambda one: one.length))
     chosen = next(number for number, one in enumerate(candidates) if one.length == preferred)
@@ -247,7 +267,7 @@ def plan(
     speed, where = _measure(
         recipe.with_values({"device": device, "preset": best.preset}),
         tables[preferred],
-        image_size,
+        train_size,
         num_images=max(_FEWEST_TIMED, min(recipe.batch_size, _TIMED_BYTES // best.kept_bytes)),
     )
     share = f"{best.classifier_share:.0%}"
@@ -260,6 +280,7 @@ def plan(
         num_classes,
         "0" if classes is None else classes[0],
         image_size,
+        train_size,
         known,
         recipe,
         recipe_reason if known else "recipe small: that of most folders of one's own images",
@@ -272,17 +293,23 @@ def plan(
     )
 
 
-def _look_at(data: str | None) -> tuple[list[str] | None, int | None]:
-    """The class names of a data set and the number of its training images, as far as they are known unread."""
+def _look_at(data: str | None) -> tuple[list[str] | None, int | None, float]:
+    """What is known of a data set without reading its images.
+
+    Returns:
+        The names of its classes; the number of its training images; and the part of its images to be set aside for
+        validation, 0 where it has such images.
+    """
     kind, _, path = (data or "").partition(":")
     if kind in _NUM_IMAGES:
-        return [str(number) for number in range(10 if kind == "cifar10" else 100)], _NUM_IMAGES[kind]
+        return [str(number) for number in range(10 if kind == "cifar10" else 100)], _NUM_IMAGES[kind], 0.0
     if kind != "folder" or not path:
-        return None, None
+        return None, None, 0.0
     from codedtool.data.folder import survey_folder
     from codedtool.data.listing import list_classes
 
     root = expanded(path)
+    split = 0.0 if is_dir(root / "val") else _SPLIT
     root = root / "train" if is_dir(root / "train") else root
     if not is_dir(root):
         raise InputError(f"`data` folder:{path}: there is no folder {root}")
@@ -292,8 +319,8 @@ def _look_at(data: str | None) -> tuple[list[str] | None, int | None]:
         raise InputError(f"`data` folder:{path}: cannot list {root} ({error.strerror or error})") from None
     if len(classes) < 2:
         raise InputError(f"`data` folder:{path}: {root} holds {len(classes)} folders; it needs one per class")
-    survey = survey_folder(expanded(path))
-    return classes, None if survey is None else survey.num_images
+    survey = survey_folder(expanded(path), count_all=True)
+    return classes, None if survey is None else round((1 - split) * survey.num_images), split
 
 
 def _usual_length(num_classes: int) -> float:
@@ -302,24 +329,21 @@ def _usual_length(num_classes: int) -> float:
 
 
 def _feasible_lengths(num_classes: int) -> list[int]:
-    """The lengths with K codewords of both weights, a few apart if possible."""
+    """The lengths with K codewords of both weights."""
     return [length for length in _LENGTHS if all(math.comb(length, act) >= num_classes for act in default_acts(length))]
 
 
 def _candidate(
-    num_classes: int, length: int, image_size: int, budget: Budget
+    num_classes: int, length: int, image_size: int, train_size: int, budget: Budget
 ) -> tuple[Candidate, tuple[CodingScheme, CodingScheme]]:
     preset = choose_network(length, image_size).preset
     pairs = [_planned_scheme(num_classes, length, act, budget) for act in default_acts(length)]
     (first, first_table), (second, second_table) = pairs
     network = build_network(preset, [first_table, second_table])
-    images = torch.zeros(2, 3, image_size, image_size)
     parameters = count_parameters(network)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        kept = count_kept_bytes(network, images)
-    macs = counter.get_total_flops() // 2 // len(images)
-    share = count_parameters(extract_binary_classifier(network.eval(), 0)) / parameters
+    kept = count_kept_bytes(network, torch.zeros(2, 3, train_size, train_size))
+    macs = count_macs(network.eval(), torch.zeros(1, 3, image_size, image_size))
+    share = count_parameters(extract_binary_classifier(network, 0)) / parameters
     candidate = Candidate(length, (first, second), preset, parameters, macs, kept, share)
     return candidate, (first_table, second_table)
 
@@ -332,14 +356,14 @@ def _planned_scheme(num_classes: int, length: int, act: int, budget: Budget) -> 
 
 
 def _measure(
-    recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], image_size: int, *, num_images: int
+    recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], train_size: int, *, num_images: int
 ) -> tuple[float, str]:
     """Images per second of a few training steps of ``num_images`` images, and the device."""
     with opened_runtime(recipe) as runtime:
         network = build_network(recipe.preset, schemes)
         prepared = runtime.prepare(network)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-        images = runtime.put(torch.randn(num_images, 3, image_size, image_size))
+        images = runtime.put(torch.randn(num_images, 3, train_size, train_size))
         targets = torch.zeros(num_images, dtype=torch.int64, device=images.device)
 
         def step() -> float:

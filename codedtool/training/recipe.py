@@ -22,7 +22,7 @@ class NetworkSettings:
     preset: Annotated[str, Setting("Architecture by name; empty: the one that fits the data set and the schemes.")] = ""
     mu: Annotated[float, Setting("Weight of the coding losses in the total loss (eq. 6).", low=0)] = 6.0
     p_drop: Annotated[
-        float, Setting("Probability that dropSubNNs drops a subNN in training (section 3.2).", low=0, high=0.99)
+        float, Setting("Probability that dropSubNNs drops a subNN in training (section 3.1.3).", low=0, high=0.99)
     ] = 0.1
     exponent: Annotated[float, Setting("Exponent of the coding loss (eq. 5; paper: 4).", low=1, high=16)] = 4.0
     threshold: Annotated[

@@ -24,6 +24,7 @@ class Runtime(ABC):
         device: device of this process's tensors.
         rank: number of this process, from 0.
         world_size: number of processes.
+        precision: number format of a forward pass under `autocast`: fp32, bf16 or fp16.
         num_workers: worker processes that prepare the images of this process.
         pin_memory: whether images should be put in page-locked memory.
     """
@@ -31,6 +32,7 @@ class Runtime(ABC):
     device: torch.device
     rank = 0
     world_size = 1
+    precision = "fp32"
     num_workers = 0
     pin_memory = False
 

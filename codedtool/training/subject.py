@@ -124,6 +124,13 @@ class Subject:
         """Number of images that pass the network at once, as many as in training."""
         return min(self.recipe.batch_size, self.recipe.images_at_once)
 
+    def check_control(self, plain: Subject) -> None:
+        """Raise InputError if ``plain`` is no run of the plain control: it has coded blocks, or other classes."""
+        if plain.network.block_names:
+            raise InputError(f"`plain` {plain.run.path} was trained with schemes: name a run of the plain control")
+        if plain.classes != self.classes:
+            raise InputError(f"`plain` {plain.run.path} has other classes than {self.run.path}")
+
     def require_coded(self, what: str) -> None:
         """Raise NotApplicableError if the network has no coded block; ``what`` names the analysis in the message."""
         if not self.network.block_names:

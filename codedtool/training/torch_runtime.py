@@ -57,6 +57,7 @@ class TorchRuntime(Runtime):
             keep_freed_memory()
         if recipe.precision == "fp16" and kind == "cpu":
             raise InputError("`precision` fp16 needs `device` cuda; use bf16 or fp32 on the CPU")
+        self.precision = recipe.precision
         self.num_workers = num_workers(recipe, launch.local_world_size)
         self._scaler = torch.amp.GradScaler(kind, enabled=recipe.precision == "fp16")
         self._layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -70,7 +71,7 @@ class TorchRuntime(Runtime):
         for parameter in network.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=self._layout)
-        prepared = network
+        prepared: nn.Module = network
         if self.world_size > 1:
             # Every rank keeps its own BatchNorm statistics until the loop averages them (`average_statistics`).
             devices = [self.device] if self.device.type == "cuda" else None
@@ -84,16 +85,17 @@ class TorchRuntime(Runtime):
 
     def autocast(self) -> AbstractContextManager[Any]:
         dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        if self._recipe.precision == "fp32":
+        if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=dtypes[self._recipe.precision])
+        return torch.autocast(self.device.type, dtype=dtypes[self.precision])
 
     def backward(self, loss: torch.Tensor) -> None:
         # DDP averages gradients over ranks; the loop's losses are parts of one mean and need the sum.
         self._scaler.scale(loss * self.world_size).backward()
 
     def accumulate(self, prepared: nn.Module) -> AbstractContextManager[Any]:
-        return prepared.no_sync() if isinstance(prepared, nn.parallel.DistributedDataParallel) else nullcontext()
+        network = prepared.network if isinstance(prepared, Compiled) else prepared
+        return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         self._scaler.step(optimizer)

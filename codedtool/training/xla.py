@@ -51,7 +51,6 @@ class XlaRuntime(Runtime):
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
         if recipe.precision == "fp16":
             raise InputError("`precision` fp16 needs `device` cuda; use bf16 or fp32 on XLA")
         if recipe.compile:
@@ -59,6 +58,7 @@ class XlaRuntime(Runtime):
         self.device = torch_xla.device()
         self.rank = xr.global_ordinal()
         self.world_size = xr.world_size()
+        self.precision = recipe.precision
         self.num_workers = num_workers(recipe, self.world_size)
 
     def prepare(self, network: nn.Module) -> nn.Module:
@@ -68,7 +68,7 @@ class XlaRuntime(Runtime):
         return images.to(self.device)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        if self._recipe.precision == "fp32":
+        if self.precision == "fp32":
             return nullcontext()
         return torch.autocast("xla", dtype=torch.bfloat16)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +28,7 @@ from codedtool.training.devices import opened_runtime
 from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
 from codedtool.training.subject import NotApplicableError, Subject
+from tests.subjects import make_subject, noisy_data, randomize
 
 pytestmark = pytest.mark.quick
 
@@ -211,3 +213,14 @@ def test_errors_are_clear(subject: Subject, tmp_path: Path) -> None:
     plain = Run.create(recipe, {}, subject.classes, subject.run.normalization, name="plain", folder=tmp_path)
     with pytest.raises(NotApplicableError, match="activations needs coded blocks"):
         activations(replace(subject, run=plain, network=plain.build_network().eval()))
+
+
+@pytest.mark.parametrize("length", [4, 10])
+def test_the_first_five_subnns_are_shown_or_all_of_fewer(length: int, tmp_path: Path) -> None:
+    rows = list(itertools.islice(itertools.combinations(range(length), 2), 6))
+    scheme = CodingScheme([[int(n in ones) for n in range(length)] for ones in rows])
+    preset = "coded_resnext_tiny" if length == 10 else f"coded_resnext_tiny_{length}"
+    network = randomize(build_network(preset, {"s3": scheme}))
+    data = noisy_data(tuple("abcdef"), train=1, val=2)
+    subject = make_subject(tmp_path, network, data, schemes={"s3": scheme}, preset=preset)
+    assert len(activations(subject).subnns) == min(5, length)

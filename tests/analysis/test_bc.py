@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from codedtool.analysis.bc import bc
+from codedtool.analysis.bc import bc, file_names
 from codedtool.analysis.classifier_metrics import CODED, evaluate_classifiers
 from codedtool.errors import InputError
-from tests.subjects import tiny_coded, tiny_plain, tiny_subjects
+from tests.subjects import make_subject, noisy_data, tiny_coded, tiny_plain, tiny_schemes, tiny_subjects
 
 pytestmark = pytest.mark.quick
 
@@ -33,3 +36,31 @@ def test_a_classifier_that_recognises_nothing_is_written_only_by_force(tmp_path:
     assert result.file == path
     assert path.exists()
     assert bc(subject, class_name=others[0], out=tmp_path / "other.safetensors").file is not None
+
+
+@given(st.lists(st.text(alphabet=st.sampled_from("aA bß_-.0/\n"), min_size=1, max_size=4), unique=True, max_size=12))
+@example(["a b", "a_b", "a_b-1", "A_B"])
+def test_no_two_classes_share_a_file(classes: list[str]) -> None:
+    names = file_names(classes)
+    assert len({name.casefold() for name in names}) == len(classes) == len(names)
+    for name in names:
+        assert name
+        assert not name.startswith(".")
+        assert not set(name) & set("/\n ")
+
+
+def test_the_results_of_classes_with_like_names_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codedtool.analysis.bc.cost", lambda *_, **__: None)
+    classes = ("a b", "a_b", *"cdefghij")
+    data = noisy_data(classes, train=4, val=3)
+    subject = make_subject(tmp_path, tiny_coded(), data, schemes=tiny_schemes())
+    files, names = set(), set()
+    for name in classes[:2]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it recognises nothing
+            result = bc(subject, class_name=name, force=True)
+        files.add(result.file)
+        names.add(result.name)
+    assert {path.name for path in files if path is not None} == {"a_b.safetensors", "a_b-1.safetensors"}
+    assert names == {"bc_a_b", "bc_a_b-1"}
+    assert len(list((subject.run.path / "bc").iterdir())) == 4

@@ -15,8 +15,9 @@ from codedtool.analysis import classifier_pairs
 from codedtool.analysis.bc import bc
 from codedtool.analysis.binary import measure, sample_negatives, share_negatives
 from codedtool.analysis.classifier_metrics import evaluate_classifiers
+from codedtool.analysis.classifier_pairs import Pairs
 from codedtool.analysis.classifier_scores import CODED, FULL, PLAIN, PLAIN_FULL
-from codedtool.analysis.classifiers import BinaryClassifiers
+from codedtool.analysis.classifiers import BinaryClassifiers, Shared
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, Split, normalize
 from codedtool.errors import InputError
@@ -81,19 +82,20 @@ def literal_threshold(scores: list[float], positives: list[int], negatives: list
 
 
 @pytest.mark.parametrize(
-    ("classes", "group_bytes", "cpu_bytes"),
-    [pytest.param(range(100), 1 << 29, 10 << 20, marks=pytest.mark.slow), ((98, *SOME[:3]), 60_000, 9_000)],
+    ("classes", "group_bytes", "cpu_images"),
+    [pytest.param(range(100), 1 << 29, 32, marks=pytest.mark.slow), ((98, *SOME[:3]), 60_000, 3)],
     ids=["all classes, one group", "some classes, many groups"],
 )
 def test_thresholds_and_metrics_are_those_of_a_literal_loop_over_the_drawn_pairs(
     subjects: tuple[Subject, Subject],
     classes: Sequence[int],
     group_bytes: int,
-    cpu_bytes: int,
+    cpu_images: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(classifier_pairs, "_GROUP_BYTES", group_bytes)
-    monkeypatch.setattr(classifier_pairs, "_CPU_BYTES", cpu_bytes)
+    monkeypatch.setattr(classifier_pairs, "_CPU_BYTES", 1)
+    monkeypatch.setattr(classifier_pairs, "_CPU_IMAGES", cpu_images)
     subject, plain = subjects
     ood = foreign()
     result = evaluate_classifiers(subject, classes, plain=plain, ood=ood, seed=SEED)
@@ -138,6 +140,28 @@ def test_batches_and_single_classes_decide_nothing(subjects: tuple[Subject, Subj
             }
     others = evaluate_classifiers(subject, SOME, seed=SEED + 1)
     assert [one.threshold for one in others.of(CODED)] != [whole.of(CODED)[k].threshold for k in SOME]
+
+
+def test_no_pass_of_many_images_is_so_small_that_its_convolutions_are_slow(
+    subjects: tuple[Subject, Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, _ = subjects
+    monkeypatch.setattr(classifier_pairs, "_CPU_BYTES", 1)
+    passes: list[int] = []
+    usual = BinaryClassifiers.scores_of
+
+    def noted(self: BinaryClassifiers, class_index: int, shared: Shared) -> torch.Tensor:
+        passes.append(len(shared.h_BDHW))
+        return usual(self, class_index, shared)
+
+    monkeypatch.setattr(BinaryClassifiers, "scores_of", noted)
+    # More pairs of a class than one pass has, and fewer than three have.
+    for count in range(33, 50):
+        pairs = Pairs.of({0: np.arange(count)})
+        passes.clear()
+        classifier_pairs.score_pairs(subject, BinaryClassifiers(subject.network, [0]), subject.data.train, pairs)
+        assert sum(passes) == count
+        assert 16 <= min(passes) <= max(passes) <= 32
 
 
 def test_an_image_passes_the_trunk_once_and_ten_tails(

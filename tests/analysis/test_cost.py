@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from codedtool.analysis.cost import (
     CostResult,
@@ -21,7 +22,7 @@ from codedtool.analysis.cost import (
     count_macs,
     count_parameters,
 )
-from codedtool.models import CodedNetwork, build_network
+from codedtool.models import CodedNetwork, Output, build_network
 from codedtool.models.coded_sum import CodedSum
 from codedtool.models.pruning import extract_binary_classifier
 from tests.subjects import make_subject, noisy_data, randomize, shipped, tiny_schemes
@@ -157,7 +158,7 @@ def test_unsteady_timings_are_repeated_and_marked(monkeypatch: pytest.MonkeyPatc
 def test_a_noisy_speed_is_marked_in_the_table() -> None:
     networks = [NetworkCost("coded", 10, 10, 100, 4, None, 1.0, 1.0, is_noisy) for is_noisy in (True, False)]
     for one, mark in zip(networks, ("~1.0", "1.0"), strict=True):
-        result = CostResult("tiny", 8, 2, "cpu", (one,), ())
+        result = CostResult("tiny", 8, 2, "cpu", "fp32", (one,), ())
         (table,) = result.tables()
         assert table.rows[0][3:5] == (mark, mark)
         assert bool(result.lines()) == one.is_noisy
@@ -181,6 +182,24 @@ def test_table_5_of_a_run(tiny: CodedNetwork, tmp_path: Path) -> None:
     assert json.loads(json.dumps(result.to_json(), allow_nan=False))["networks"] == rows
     assert all(torch.equal(value, before[key]) for key, value in tiny.state_dict().items())
     assert all(parameter.grad is None for parameter in tiny.parameters())
+
+
+def test_passes_are_timed_in_the_run_s_precision_and_training_mode(tiny: CodedNetwork, tmp_path: Path) -> None:
+    data = noisy_data(tuple("0123456789"), train=1, val=1)
+    subject = make_subject(tmp_path, tiny, data, schemes=tiny_schemes(), precision="bf16")
+    passes: list[tuple[bool, bool, torch.dtype]] = []
+
+    def seen(network: nn.Module, _: object, output: Output) -> None:
+        passes.append((torch.is_grad_enabled(), network.training, output.logits.dtype))
+
+    tiny.register_forward_hook(seen)
+    result = cost(subject)
+    assert (result.precision, result.to_json()["precision"]) == ("bf16", "bf16")
+    assert "bf16" in result.tables()[0].caption
+    # Counts are of single passes in float32.
+    assert passes.count((False, False, torch.bfloat16)) > 5
+    assert passes.count((True, True, torch.bfloat16)) > 5
+    assert not tiny.training
 
 
 def test_a_plain_run_costs_itself_alone_and_says_so(tmp_path: Path) -> None:

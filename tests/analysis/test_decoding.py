@@ -315,6 +315,19 @@ def test_decode_puts_it_together(subject: Subject) -> None:
     assert points["agree:1"].accuracy == pytest.approx(result.decoder_accuracy["s2.1"])
 
 
+def test_early_exits_are_timed_in_the_run_s_precision(subject: Subject, tmp_path: Path) -> None:
+    lower = make_subject(
+        tmp_path, subject.network, subject.data, schemes=tiny_schemes(), name="lower", precision="bf16"
+    )
+    kinds: list[torch.dtype] = []
+    handle = subject.network.fc.register_forward_hook(lambda _, __, output: kinds.append(output.dtype))
+    decode(lower)
+    handle.remove()
+    # All passes but those that count multiply-adds.
+    assert kinds.count(torch.float32) <= 2
+    assert kinds.count(torch.bfloat16) > 10
+
+
 def test_batches_decide_no_output(subject: Subject) -> None:
     whole = collect_outputs(with_batches_of(subject, 64), subject.data.val)
     parts = collect_outputs(with_batches_of(subject, 7), subject.data.val)

@@ -96,6 +96,17 @@ def test_scores_are_those_of_their_formulas(subjects: tuple[Subject, Subject]) -
         assert float(scores["codeword, all blocks"][row]) == pytest.approx(-np.mean(distances))
 
 
+def test_a_plain_run_by_itself_leaves_nothing_out(subjects: tuple[Subject, Subject]) -> None:
+    coded, plain = subjects
+    other = noisy_data(("x", "y"), train=1, val=9, name="other", seed=3)
+    found = ood(plain, ood=other)
+    assert ([one.network for one in found.detections], found.skipped) == (["plain", "plain"], ())
+    (reason,) = ood(coded, ood=other).skipped
+    assert "no run `plain`" in reason
+    with pytest.raises(InputError, match="name a run of the plain control"):
+        ood(coded, plain=coded, ood=other)
+
+
 def test_without_other_images_it_does_not_apply(subjects: tuple[Subject, Subject], tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError, match="images of other classes"):
         ood(subjects[0])

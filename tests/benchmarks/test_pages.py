@@ -26,7 +26,7 @@ def make_run(folder: Path, kind: str, seed: int) -> Run:
     """A run with the files that the commands leave, whose figures tell its seed."""
     schemes = {f"s{n}": CodingScheme.load(SCHEMES / f"c10_{act}of10.npy") for n, act in ((2, 5), (3, 3))}
     preset = "coded_resnext23_10x3d" if kind == "coded" else "resnext23_10x3d"
-    recipe = Recipe(preset=preset, epochs=2, batch_size=64, images_per_class=100, seed=seed)
+    recipe = Recipe(preset=preset, epochs=3, batch_size=64, images_per_class=100, seed=seed)
     classes = ("cat", *"abcefghij")
     normalization = Normalization((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     run = Run.create(
@@ -37,7 +37,7 @@ def make_run(folder: Path, kind: str, seed: int) -> Run:
     run.write_metrics(
         [
             row | {"epoch": epoch, "val_accuracy": value, "images_per_second": speed}
-            for epoch, (value, speed) in enumerate(((0.1, 100.0), (final, 300.0)))
+            for epoch, (value, speed) in enumerate(((0.1, 300.0), (0.2, 20.0), (final, 310.0)))
         ]
     )
     methods = [
@@ -123,7 +123,7 @@ def test_the_cifar10_page_says_what_the_files_say(tmp_path: Path) -> None:
     assert (tmp_path / "results-cpu.md").read_text() == page
     for line in (
         "| accuracy | 60.50 ± 0.71 | 70.50 ± 0.71 | 94.41 | 93.66 |",
-        "| training, images/s | 150 ± 0 | 150 ± 0 | | |",
+        "| training, images/s of the median epoch | 300 ± 0 | 300 ± 0 | | |",
         "| coded BC | 85.0 ± 7.1 | 50.0 ± 0.0 | 60.0 ± 0.0 | 70.0 ± 0.0 | 30.0 ± 0.0 | 93, 77, 84 |",
         "| 20.0 ± 0.0 | 55.0 ± 7.1 | 60.5 ± 0.7 |",
         "| 0 | 1 | 25.0 ± 0.0 | 52.0 |",
@@ -154,7 +154,7 @@ def test_the_cifar10_page_says_what_the_files_say(tmp_path: Path) -> None:
 
 def test_seeds_of_another_recipe_are_not_put_on_one_page(tmp_path: Path) -> None:
     first, second = (seed_figures(*(make_run(tmp_path, kind, n) for kind in ("coded", "plain"))) for n in (0, 1))
-    second["recipes"]["plain"]["epochs"] = 3
+    second["recipes"]["plain"]["epochs"] = 4
     with pytest.raises(InputError, match=r"seed 1 was trained with other values of epochs than seed 0"):
         write_results("cpu", [first, second], tmp_path)
 

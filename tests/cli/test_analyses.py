@@ -320,10 +320,33 @@ def test_bad_input_gets_one_message(house: House) -> None:
     assert "did you mean" in refused(house.path, "cost", "--class", "33", *on_coded)
     assert "c10_5of10.npy" in refused(house.path, "predict", "schemes/c10_5of10.npy", *on_coded)
     assert "nothing.png" in refused(house.path, "predict", "nothing.png", *on_coded)
-    assert "name a run of the plain control" in refused(house.path, "bc", "--compare", "coded", *on_coded)
+    for verb in ("bc", "eval", "report"):
+        assert "name a run of the plain control" in refused(house.path, verb, "--compare", "coded", *on_coded)
+    assert "name a run of the plain control" in refused(
+        house.path, "ood", "--ood", "synthetic:4", "--compare", "coded", *on_coded
+    )
     assert "is the data set of the run itself" in refused(house.path, "bc", "--ood", "digits", *on_coded)
     assert "there is no run codde" in refused(house.path, "bc", "--run", "codde")
     assert files_of(house.path) == before
+
+
+def test_the_plain_control_is_measured_at_the_same_checkpoint(house: House, tmp_path: Path) -> None:
+    copy_of(house.path, tmp_path)
+    plain = Run.load("plain", folder=tmp_path / "runs")
+    names = plain.checkpoints.index()
+    if names["best"] == names["last"]:
+        index = plain.checkpoints.folder / "index.json"
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"best": names["previous"]}))
+    accuracies = {
+        name: json.loads(done(tmp_path, "eval", "--run", "plain", "--checkpoint", name, "--json"))["accuracy"]
+        for name in ("best", "last")
+    }
+    assert accuracies["best"] != accuracies["last"]
+    for name, accuracy in accuracies.items():
+        compared = json.loads(
+            done(tmp_path, "eval", "--run", "coded", "--compare", "plain", "--checkpoint", name, "--json")
+        )
+        assert compared["plain"]["accuracy"] == accuracy
 
 
 @pytest.mark.parametrize(

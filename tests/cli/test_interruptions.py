@@ -14,14 +14,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.transforms import Affine2DBase
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
+from codedtool.__main__ import main
+from codedtool.analysis.artifacts import figure_bytes
 from codedtool.budget import Budget
-from codedtool.cli.runs import _interrupts_held, finishing_the_step
+from codedtool.cli.runs import finishing_the_step
+from codedtool.interrupts import interrupts_held
+from codedtool.report.style import new_figure
 from tests.paths import SCHEMES
 from tests.runs import copy_of
 
@@ -138,17 +145,79 @@ def test_before_the_first_step_ctrl_c_stops_at_once_and_then_after_the_step() ->
                 os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_waits_while_torch_is_imported() -> None:
+def test_a_held_ctrl_c_comes_at_the_end() -> None:
     reached = []
 
-    def load() -> None:
-        with _interrupts_held():
-            os.kill(os.getpid(), signal.SIGINT)
-            reached.append("the end of the import")
+    @interrupts_held()
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append("the end of the work")
 
     with pytest.raises(KeyboardInterrupt):
-        load()
+        work()
     assert reached
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_in_a_drawing_is_not_lost_in_matplotlibs_c_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    usual = Affine2DBase.__array__
+
+    def interrupted(transform: Affine2DBase, *arguments: Any, **settings: Any) -> NDArray[np.float64]:
+        if not asked:
+            asked.append(transform)
+            os.kill(os.getpid(), signal.SIGINT)
+        return usual(transform, *arguments, **settings)
+
+    figure, (axes,) = new_figure()
+    axes.plot([0, 1], marker="o")
+    # The C code asks for a transform's matrix in this way.
+    monkeypatch.setattr(Affine2DBase, "__array__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        figure_bytes(figure, "svg")
+    assert asked
+
+
+def lost(*_: Any, **__: Any) -> Any:
+    """As C code does it: Ctrl-C becomes an error of another kind."""
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    raise ImportError("initialization failed")
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments"),
+    [
+        ("codedtool.cli.main", ("bounds", "--K", "10", "--N", "10", "--act", "5")),
+        ("codedtool.coding.bounds.bounds_table", ("bounds", "--K", "10", "--N", "10", "--act", "5")),
+        ("codedtool.training.subject.collect_outputs", ("calibrate", "--run", "coded")),
+        ("codedtool.report.page._made", ("report", "--run", "coded", "--force")),
+        ("codedtool.analysis.sweep._trained", GRID),
+    ],
+)
+def test_ctrl_c_that_a_library_turns_into_another_error_ends_in_130(
+    place: str,
+    arguments: tuple[str, ...],
+    house: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(house)
+    for name in ("sys.stdout", "sys.stderr"):
+        monkeypatch.setattr(name, getattr(sys, name.removeprefix("sys.")))  # the program replaces them
+    monkeypatch.setattr("sys.argv", ["codedtool", *arguments, "--quiet"])
+    monkeypatch.setattr(place, lost)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capfd.readouterr().err.splitlines()[-1] == "interrupted"
+    if place != "codedtool.cli.main":
+        # The next command does not take its own error for the Ctrl-C of this one.
+        monkeypatch.setattr("sys.argv", ["codedtool", "verify", "missing.npy"])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
 
 
 @pytest.mark.slow

@@ -127,6 +127,7 @@ def test_a_name_is_shown_as_it_is(name: str, capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     shown = name.replace("\n", "\\n").replace("\x1b", "\\x1b").replace("\udce9", "\\xe9")
     assert text.count(shown) >= 4
+    assert text.splitlines()[-1] == shown
     assert "\x1b" not in text
 
 

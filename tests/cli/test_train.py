@@ -20,6 +20,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from codedtool.cli import app
+from codedtool.cli.runs import prepare_torch
 from codedtool.coding.scheme import CodingScheme
 from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
@@ -256,6 +257,28 @@ def test_what_a_cluster_left_in_the_environment_is_one_message(
         assert "unset these variables" in finished.stderr
     assert message in json.loads(here(train_command("left", "--json"), house).stdout)["error"]
     assert sorted(house.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("set_before", "afterwards"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5"}),
+    ],
+)
+def test_idle_threads_wait_for_a_short_time_unless_the_user_says_how(
+    set_before: dict[str, str], afterwards: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        # A variable that is set and then removed is restored, as it was, at the end.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in set_before.items():
+        monkeypatch.setenv(name, value)
+    prepare_torch()
+    assert {name: os.environ[name] for name in names if name in os.environ} == afterwards
 
 
 @pytest.mark.slow

@@ -43,6 +43,12 @@ def test_each_wish_that_is_not_met_fails_under_its_own_name(path: Path) -> None:
     assert _failed(path, min_distance=6) == ["C"]
 
 
+def test_a_distance_that_every_scheme_has_is_refused(path: Path) -> None:
+    for distance in (1, 0, -5):
+        with pytest.raises(InputError, match=f"`min_distance` must be at least 2 .* got {distance}"):
+            verify_scheme(path, min_distance=distance)
+
+
 def test_rule_b_is_held_to_the_least_possible_spread(table: np.ndarray, tmp_path: Path) -> None:
     rows = table[[0, 2, 5, 6]]  # rK = 1.2: spread 1 is the least possible
     fewer = CodingScheme(rows).save(tmp_path / "fewer.npy")

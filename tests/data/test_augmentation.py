@@ -17,6 +17,7 @@ from torchvision import transforms
 from codedtool.data import Augmentation, normalize
 from codedtool.data import augmentation as module
 from codedtool.data.augmentation import centre_crop, crop_and_flip, erase, rand_augment, resized_crop, sample_words
+from codedtool.errors import InputError
 from tests.data.images import CIFAR, CIFAR_POLICY, random_images
 
 pytestmark = pytest.mark.quick
@@ -72,6 +73,14 @@ def test_any_magnitude_of_randaugment_works_and_posterize_to_no_bits_gives_black
     images, words = random_images(3000, side=8), sample_words(np.arange(3000), seed=0, epoch=0)
     varied = rand_augment(images, words, Augmentation(normalization=CIFAR, randaugment=policy))
     assert abs((varied.max(axis=(1, 2, 3)) == 0).mean() - black) < 0.012
+
+
+@pytest.mark.parametrize("policy", ["foo", "rand-m4-n3-foo", "rand-m4-n3-w", "rand-x4", "rand-m4--n3"])
+def test_a_policy_that_timm_does_not_know_is_refused_with_a_reason(policy: str) -> None:
+    images = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    words = sample_words(np.arange(1), seed=0, epoch=0)
+    with pytest.raises(InputError, match=r"is unknown to timm \(\w.*\); write it as"):
+        rand_augment(images, words, Augmentation(normalization=CIFAR, randaugment=policy))
 
 
 def test_the_order_is_crop_and_flip_then_randaugment_then_erasing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,12 +28,20 @@ def test_of_negatives_a_val_folder_is_enough(tree: Path) -> None:
     assert (len(data.train), data.val.targets.tolist()) == (0, [0, 0, 1, 1, 2, 2])
 
 
-def test_a_survey_counts_training_images_and_finds_their_median_size(tree: Path, tmp_path: Path) -> None:
+def test_a_survey_counts_training_images_and_finds_their_median_size(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert survey_folder(tree) == FolderSurvey(9, 5)
     for name in ("0.png", "1.webp"):
         write_image(tree / "train" / "bee" / name, (70, 90))
         write_image(tree / "train" / "cow" / name, (80, 90))
     assert survey_folder(tree) == FolderSurvey(9, 70)
+    with monkeypatch.context() as patch:
+        patch.setattr("codedtool.data.folder.COUNT_LIMIT", 4)
+        few = survey_folder(tree)
+        assert few is not None
+        assert few.num_images == 6
+        assert survey_folder(tree, count_all=True) == FolderSurvey(9, 70)
     shutil.move(tree / "train", tree / "classes")
     shutil.rmtree(tree / "val")
     assert survey_folder(tree / "classes") == FolderSurvey(9, 70)
@@ -230,7 +238,8 @@ def test_broken_folders_are_refused_with_what_is_wrong_and_the_fix(tree: Path, b
 def test_unreadable_images_can_be_left_out_but_not_a_whole_class(tree: Path) -> None:
     break_no_image(tree)
     break_cut_short(tree)
-    with pytest.warns(UserWarning, match=r"^2 images were skipped, the first: cannot read the image .*cow/0\.png"):
+    message = r"^2 images were skipped, the first: cannot read the image .*cow/0\.png \(.*\)$"
+    with pytest.warns(UserWarning, match=message):
         data = load_dataset(f"folder:{tree}", skip_bad_images=True)
     assert data.train.targets.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
     assert data.val.targets.tolist() == [0, 1, 1, 2, 2]

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from codedtool.models import build_network
 from codedtool.models.conv_bn import ConvBN, conv_bn
+from codedtool.models.variant import Variant
+from tests.subjects import randomize, shipped
 
 LAYERS = {
     "1x1": {"kernel_size": 1},
@@ -120,3 +122,23 @@ def test_a_network_says_the_same_with_and_without_gradients(preset: str) -> None
     # In a plain network nothing else normalizes.
     assert not seen.normalizes
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("variant", [Variant(), Variant(gradient_masking=True), Variant(energy_norm=False)])
+def test_a_coded_network_says_the_same_with_and_without_gradients(variant: Variant, masked: bool) -> None:
+    schemes = [shipped("c10_5of10"), shipped("c10_3of10")]
+    network = randomize(build_network("coded_resnext_tiny", schemes, variant=variant)).double()
+    x, targets = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.arange(6)
+    masks = {}
+    if masked:
+        masks["drop_masks"] = [torch.rand(6, 10, dtype=torch.float64) for _ in range(2)]
+        masks["keep_masks"] = {0: (torch.rand(6, 10) < 0.5).double(), 3: (torch.arange(10) < 4).double()}
+    expected = network(x, targets, **masks)
+    with torch.no_grad(), Operations() as seen:
+        found = network(x, targets, **masks)
+    assert torch.allclose(found.logits, expected.logits, rtol=1e-9, atol=1e-12)
+    for name in ("coding_losses", "energies"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
+    # Without Energy Normalization, an ablation, the last BatchNorm of a block runs for itself.
+    assert seen.normalizes != variant.energy_norm

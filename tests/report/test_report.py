@@ -114,12 +114,13 @@ def test_page_has_every_class_with_its_path_and_mean_energies(folder: Path) -> N
 
 def test_report_names_what_it_leaves_out_and_a_plain_run_gets_what_applies(folder: Path) -> None:
     document = json.loads((folder / "coded.json").read_text())
-    assert document["parts"] == ["training", *(row.name for row in CATALOGUE if "ood" not in row.needs)]
+    measured = [row.name for row in CATALOGUE if "ood" not in row.needs]
+    assert document["parts"] == ["training", "paths", "samples", *measured, "classes"]
     assert any("`ood`" in reason for reason in document["skipped"])
     done = run("report", "--run", "plain", "--out", "plain.html", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     plain = json.loads(done.stdout)
-    assert plain["parts"] == ["training", *(row.name for row in CATALOGUE if not row.needs)]
+    assert plain["parts"] == ["training", "samples", *(row.name for row in CATALOGUE if not row.needs), "classes"]
     reasons = "\n".join(plain["skipped"])
     for part in (*(row.title for row in CATALOGUE if "coded" in row.needs), "h_aug"):
         assert part in reasons
@@ -171,7 +172,8 @@ def test_a_page_has_the_parts_that_were_asked_for(folder: Path, tmp_path: Path) 
     target = str(tmp_path / "page.html")
     code, document = again(folder, "--skip", "bc,cost", "--skip", "calibrate", "--skip", "classes", "--out", target)
     assert code == 0
-    assert document["parts"] == ["training", "eval", "specialize", "decode", "activations"]
+    measured = ["eval", "specialize", "decode", "activations"]
+    assert document["parts"] == ["training", "paths", "samples", *measured]
     assert any(
         "Binary classifiers, Confidence, Cost, Class by class: not asked for" in one for one in document["skipped"]
     )
@@ -210,7 +212,7 @@ def test_an_analysis_that_fails_is_left_out_and_the_rest_is_done(
         assert failure["reason"] in (tmp_path / "page.html").read_text()
         skip = ("--skip", "bc,calibrate,specialize,activations,cost,ood", "--batch-size", "90", "--out", wanted[-1])
         code, document = again(folder, *skip)
-        assert (code, document["parts"]) == (by_default, ["training", "eval"])
+        assert (code, document["parts"]) == (by_default, ["training", "paths", "samples", "eval", "classes"])
         assert any("Early decoders" in reason for reason in document["skipped"])
 
 

@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
 
 from codedtool.budget import Budget, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import load_dataset
 from codedtool.training.devices import opened_runtime
+from codedtool.training.inductor import Compiled
 from codedtool.training.loop import Interrupted, Trainer
+from codedtool.training.recipe import Recipe
 from codedtool.training.recipes import RECIPES, recipe_for
 from codedtool.training.run import Run
+from codedtool.training.torch_runtime import TorchRuntime
 from codedtool.training.train import TrainResult, resume, train
 
 
@@ -127,6 +131,42 @@ def test_a_request_to_stop_during_an_evaluation_saves_first_and_resumes_to_the_s
     weights = [one.checkpoints.load("last").weights for one in (undisturbed.run, resumed.run)]
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
     assert resumed.last | {"images_per_second": 0} == undisturbed.last | {"images_per_second": 0}
+
+
+def test_an_epoch_that_goes_on_with_its_evaluation_has_the_speed_of_the_epoch_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codedtool.training.evaluation._REPORT_SECONDS", -1.0)
+    budget = Budget()
+    phases: list[str] = []
+
+    def progress(phase: str, *_: object) -> None:
+        if phases[-1:] != [phase]:
+            phases.append(phase)
+        if phases.count("evaluating") == 2:
+            budget.interrupt()
+
+    recipe = run_of(tmp_path, epochs=2, lr=0.05)[0].run.recipe
+    with pytest.raises(Interrupted):
+        train(recipe, {}, folder=tmp_path, run_name="stopped", budget=budget, progress=progress)
+    lines: list[str] = []
+    resumed = resume(Run.load("stopped", folder=tmp_path), tell_epoch=lines.append)
+    first, second = resumed.run.metrics()
+    assert second["images_per_second"] == first["images_per_second"] > 0
+    assert f"{first['images_per_second']:.0f} images/s" in lines[-1]
+
+
+def test_gradients_of_micro_batches_stay_on_their_rank_in_a_compiled_network_too() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+        runtime = TorchRuntime(Recipe(device="cpu", precision="fp32"), "cpu")
+        for prepared in (parallel, Compiled(parallel, is_main=True)):
+            assert parallel.require_backward_grad_sync
+            with runtime.accumulate(prepared):
+                assert not parallel.require_backward_grad_sync
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_run_from_before_a_setting_existed_keeps_what_its_default_stands_for(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,13 @@ from PIL import Image
 from codedtool.coding.bounds import highest_possible_distance
 from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
+from codedtool.data import load_dataset
 from codedtool.errors import InputError
+from codedtool.models import CodedNetwork
 from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters
 from codedtool.models.presets import build_network
 from codedtool.training.plan import Plan, make_schemes, plan
+from codedtool.training.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,8 @@ def test_figures_of_the_chosen_network_are_those_of_the_network_itself(small: Pl
     schemes = [result.scheme for result in results]
     network = build_network(small.best.preset, schemes)
     images = torch.zeros(2, 3, 16, 16)
-    figures = (count_parameters(network), count_macs(network, images), count_kept_bytes(network, images))
+    kept = count_kept_bytes(network, images)
+    figures = (count_parameters(network), count_macs(network.eval(), images[:1]), kept)
     assert (small.best.parameters, small.best.macs, small.best.kept_bytes) == figures
     for one, scheme in zip(small.best.schemes, schemes, strict=True):
         assert (scheme.num_classes, scheme.length, scheme.act) == (7, small.best.length, one.act)
@@ -69,6 +74,44 @@ def test_the_papers_numbers_of_classes_take_the_shipped_schemes() -> None:
     assert found.best.preset == "coded_resnext29_10x11d"
     assert [command[1] for command in found.commands()] == ["train", "bc"]
     assert found.hours == pytest.approx(50_000 * 300 / found.images_per_second / 3600)
+
+
+def test_images_that_are_trained_smaller_are_timed_and_kept_at_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = RECIPES["cifar10"].with_values({"train_size": 16, "eval_size": 32})
+    monkeypatch.setattr("codedtool.training.plan.find_recipe", lambda *_: (recipe, "a recipe"))
+    timed: list[int] = []
+    forward = CodedNetwork.forward
+
+    def seen(network: CodedNetwork, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        if torch.is_grad_enabled():
+            timed.append(images.shape[-1])
+        return forward(network, images, *rest, **named)
+
+    monkeypatch.setattr(CodedNetwork, "forward", seen)
+    found = plan(data="cifar10", device="cpu")
+    assert (found.image_size, found.train_size) == (32, 16)
+    assert set(timed) == {16}
+    network = build_network(found.best.preset, [CodingScheme.shipped(name) for name in found.scheme_paths()])
+    assert found.best.kept_bytes == count_kept_bytes(network, torch.zeros(2, 3, 16, 16))
+    assert found.best.macs == count_macs(network.eval(), torch.zeros(1, 3, 32, 32))
+
+
+def test_a_folder_without_validation_images_is_planned_with_a_part_of_them_and_counted_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codedtool.data.folder.COUNT_LIMIT", 8)
+    for name in ("ant", "bee", "cat"):
+        folder = tmp_path / "pets" / name
+        folder.mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (16, 16)).save(folder / f"{number}.png")
+    data = f"folder:{tmp_path / 'pets'}"
+    found = plan(data=data, device="cpu")
+    assert (found.recipe.split, found.num_images) == (0.2, 24)
+    assert len(load_dataset(data, split=0.2).train) == 24
+    train = next(command for command in found.commands() if command[1] == "train")
+    assert train[-2:] == ["--split", "0.2"]
+    assert tomllib.loads(found.config())["split"] == 0.2
 
 
 def test_arguments_are_checked(tmp_path: Path) -> None:

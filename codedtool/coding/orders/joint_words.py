@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from codedtool.budget import Work
 from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.words import all_distances
 
 # Pairs of classes times columns: the model has a boolean for each. CIFAR-10 has 450 and takes a tenth of a second.
 _MOST_PRODUCTS = 3000
@@ -52,7 +53,7 @@ def choose_jointly(
     if num_classes * (num_classes - 1) // 2 * length > _MOST_PRODUCTS or scheme.spread > 1:
         return None
     work = work or Work()
-    apart_KK = sum(_distances(other) for other in others)
+    apart_KK = sum(all_distances(other.words) for other in others)
     assert not isinstance(apart_KK, int)
     least = int(min(apart_KK[i, j] for i, j in combinations(range(num_classes), 2))) + scheme.min_distance
     for distance in range(highest_joint_distance([scheme, *others]), least, -2):
@@ -63,11 +64,6 @@ def choose_jointly(
         if table is not None:
             return CodingScheme(table)
     return None
-
-
-def _distances(scheme: CodingScheme) -> NDArray[np.int64]:
-    """(K, K) Hamming distances."""
-    return np.bitwise_count(scheme.words[:, None] ^ scheme.words[None]).astype(np.int64)
 
 
 def _solve(scheme: CodingScheme, apart_KK: NDArray[np.int64], distance: int, seed: int) -> NDArray[np.uint8] | None:

@@ -19,7 +19,7 @@ from codedtool.budget import StopReason, Work
 from codedtool.coding.bounds.joint import JointBound, joint_bound
 from codedtool.coding.orders.annealing import slacks
 from codedtool.coding.scheme import CodingScheme
-from codedtool.coding.words import MAX_LENGTH
+from codedtool.coding.words import MAX_LENGTH, all_distances
 from codedtool.errors import InputError
 
 # All 10! orders take less than a second; 11! would take ten times as long.
@@ -225,7 +225,7 @@ class _Search:
         from codedtool.coding.orders import pairing_kernels
 
         others_KK = np.bitwise_count(self.words_SK[:, :, None] ^ self.words_SK[:, None]).sum(axis=0, dtype=np.int64)
-        own_KK = np.bitwise_count(self.words_K[:, None] ^ self.words_K[None]).astype(np.int64)
+        own_KK = all_distances(self.words_K)
         figures = np.array(self.figures)
         order, least, pairs = np.zeros((3, self.num_classes), dtype=np.int64)
         branch = pairing_kernels.Branch(order, np.zeros(self.num_classes, dtype=np.bool_), least, pairs)

@@ -14,6 +14,7 @@ from codedtool.coding.bounds.joint import joint_bound
 from codedtool.coding.orders.pairing import JointOrder, joint_distance_histogram
 from codedtool.coding.result import SchemeResult
 from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.words import all_distances
 
 # Swaps of two rows that are tried, and how many between two looks at the budget.
 _SWAPS = 40_000
@@ -33,8 +34,8 @@ def order_rest(result: SchemeResult, num_fixed: int, companions: Sequence[Coding
     scheme = result.scheme
     num_classes = scheme.num_classes
     work.progress("ordering rows", 0, _SWAPS, "the new rows")
-    own_KK = _distances(scheme)
-    others_KK = sum((_distances(other) for other in companions), np.zeros_like(own_KK))
+    own_KK = all_distances(scheme.words)
+    others_KK = sum((all_distances(other.words) for other in companions), np.zeros_like(own_KK))
     # A pair two digits closer weighs more than all pairs of two classes together.
     weight_of = (2.0 * num_classes) ** (-np.arange(int((own_KK + others_KK).max()) + 1) / 2)
     order = np.arange(num_classes)
@@ -67,10 +68,6 @@ def order_rest(result: SchemeResult, num_fixed: int, companions: Sequence[Coding
         stopped=work.stop_reason(),
     )
     return replace(result, scheme=ordered, joint=joint)
-
-
-def _distances(scheme: CodingScheme) -> NDArray[np.int64]:
-    return np.bitwise_count(scheme.words[:, None] ^ scheme.words[None]).astype(np.int64)
 
 
 def _cost(

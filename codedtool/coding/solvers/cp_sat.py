@@ -1,4 +1,4 @@
-"""CP-SAT (OR-Tools) for feasibility problems with one boolean per word; used by `greedy_refined` and `all_words`.
+"""CP-SAT (OR-Tools) for feasibility problems with one boolean per word; used by `refine`, `all_words` and `beside`.
 
 The limits are CP-SAT's deterministic time and one worker, so that the answer does not depend on the machine. Whatever
 the solver answers is checked in numpy before it is believed.

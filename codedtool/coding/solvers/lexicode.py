@@ -100,7 +100,7 @@ def first_words(problem: Problem, work: Work, findings: Findings) -> Candidate |
 def lexicode(
     length: int, act: int, min_distance: int, work: Work | None = None, *, wanted: int | None = None
 ) -> Lexicode:
-    """The greedy set G of algorithm 1 (appendix A), lines 1-11: all words, or those found within the budget.
+    """The greedy set G of algorithm 1 (appendix A), lines 11-16: all words, or those found within the budget.
 
     Args:
         length: N, 2..64.

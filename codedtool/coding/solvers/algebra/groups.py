@@ -68,7 +68,7 @@ class PermutationGroup:
 def catalogue(length: int) -> list[PermutationGroup]:
     """The groups tried on ``length`` columns, each once, by descending order; the last is trivial.
 
-    On at most three copies of a ring and beside at most two fixed columns, and with at most `MAX_ORDER` elements.
+    On at most four copies of a ring and beside at most two fixed columns, and with at most `MAX_ORDER` elements.
     """
     found: dict[tuple[object, ...], PermutationGroup] = {}
     for num_fixed in range(min(3, length - 1)):
