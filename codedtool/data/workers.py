@@ -9,8 +9,10 @@ import signal
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from codedtool.errors import InputError
+from codedtool.interrupts import interrupts_held
 
 # How torch's message begins when a worker ended, and multiprocessing's when a file descriptor was not received.
 _SIGNS = ("DataLoader worker (pid", "received 0 items of ancdata")
@@ -27,6 +30,9 @@ MORE_SHARED_MEMORY = "lower `num_workers`, or give the container more (docker ru
 
 # Of the 107 letters of a socket's path, multiprocessing's own names take some thirty.
 _LONGEST_FOLDER = 70
+
+# The workers that may still run.
+_WORKERS: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 def in_workers(jobs: Iterator[Any], prepare: Dataset[Any], *, num_workers: int, pin_memory: bool) -> Iterator[Any]:
@@ -58,8 +64,12 @@ def in_workers(jobs: Iterator[Any], prepare: Dataset[Any], *, num_workers: int, 
                 # Without its own generator, the loader would draw from torch's global one.
                 generator=torch.Generator(),
             )
-            batches = iter(loader)
-        workers = set(multiprocessing.active_children()) - others
+            # An interrupted start would leave workers that torch does not know, and would not wait for.
+            with interrupts_held():
+                _start_server()
+                batches = iter(loader)
+                workers = set(multiprocessing.active_children()) - others
+                _WORKERS.update(workers)
         yield from batches
     except (RuntimeError, EOFError, OSError) as error:
         # A dead worker shows as torch's RuntimeError, or as a broken pipe if it was sending a batch.
@@ -138,22 +148,55 @@ def _context() -> multiprocessing.context.BaseContext:
     Workers are not forked from this process: it may hold threads (CUDA, XLA, numba's OpenMP pool) that do not survive
     a fork.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if not _has_server():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["codedtool.data.loader", "timm.data"])
     return context
 
 
+def _start_server() -> None:
+    """Start the process that forks the workers, if there is none yet, so that it and they never see Ctrl-C or SIGTERM.
+
+    A terminal sends Ctrl-C to all processes of a command, and a scheduler may do so with SIGTERM. Only the main process
+    acts on them: it may still need a batch to finish its step, and it ends the others. Blocked signals are inherited.
+    """
+    if not _has_server():
+        return
+    # Started later, the tracker would unblock the signals again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _has_server() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
 def _start_worker(worker: int) -> None:
     """Let a worker ignore Ctrl-C, and end when the main process ends.
 
-    The main process may still need a batch to finish its step after Ctrl-C. torch's own watchdog watches the process
-    that forked the worker, which here is the server. The server lives as long as its children, so after a kill -9 of
-    the main process both would stay forever.
+    Ctrl-C is blocked already if `_start_server` started the server. torch's own watchdog watches the process that
+    forked the worker, which here is the server. The server lives as long as its children, so after a kill -9 of the
+    main process both would stay forever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+def _end_workers() -> None:
+    for worker in tuple(_WORKERS):
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
+
+
+# When Python ends, multiprocessing removes its semaphores (priority 0) and then ends its processes. A worker that still
+# starts would look for its semaphore and print a traceback.
+multiprocessing.util.Finalize(None, _end_workers, exitpriority=1)
 
 
 def _end_with_main() -> None:
