@@ -55,7 +55,8 @@ def main() -> None:
         compare_speed([separately, masked, lambda: together.scores(images)], device=device, rounds=1)
         for _ in range(options.rounds)
     ]
-    print(f"{describe_machine('torch')}, {options.device}; batch {options.batch}, {len(classes)} classes\n")
+    machine = describe_machine("torch", device=options.device)
+    print(f"{machine}, {options.device}; batch {options.batch}, {len(classes)} classes\n")
     print("| architecture | way | s | against separate passes |")
     print("|---|---|---|---|")
     for column, way in enumerate(

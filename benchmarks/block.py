@@ -76,6 +76,9 @@ def make_step(variant: str, options: argparse.Namespace) -> Callable[[], None]:
         (torch.rand(options.batch, length, generator=generator) >= P_DROP).to(device, torch.float32) / (1 - P_DROP)
         for length in network.drop_group_lengths
     ]
+    if options.compile:
+        # Else the ninth network would be refused: all of them have the code of one `forward`.
+        torch._dynamo.reset()
     forward: Any = torch.compile(network, fullgraph=True) if options.compile else network
     dtype = PRECISIONS[options.precision]
     normalized_sum = load_before(options.before) if variant == "before" else coded_sum.normalized_sum
@@ -172,9 +175,9 @@ def main() -> None:
         options.arch, options.layout, options.precision = archs[0], layouts[0], precisions[0]
         print(measure_memory(options.memory_of, options))
         return
-    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
-    threads = f", {torch.get_num_threads()} threads" if device == "CPU" else ""
-    print(f"{describe_machine('torch')}, {device}{threads}{', compiled' if options.compile else ''}\n")
+    threads = f", {torch.get_num_threads()} threads" if options.device == "cpu" else ""
+    machine = describe_machine("torch", device=options.device)
+    print(f"{machine}, {options.device}{threads}{', compiled' if options.compile else ''}\n")
     print("| architecture | batch | precision, layout | network | images/s | of plain | peak MB | of plain |")
     print("|---|---|---|---|---|---|---|---|")
     for layout in layouts:

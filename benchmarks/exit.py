@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="another version of this project")
     options = parser.parse_args()
-    changes = {"data": options.data, "batch_size": options.batch}
+    changes = {"data": options.data, "batch_size": options.batch, "device": "cpu"}
     with opened_run(Run.load(options.run), checkpoint="last", changes=changes) as subject:
         measure(subject, options)
 

@@ -41,7 +41,8 @@ def main() -> None:
     images = torch.randn(options.batch, 3, options.size, options.size, generator=generator)
     images = images.to(device, memory_format=torch.channels_last)
     targets = torch.randint(0, 1000, (options.batch,), generator=generator).to(device)
-    print(f"{describe_machine('torch')}, {options.device}; {options.size} px, batch {options.batch}\n")
+    machine = describe_machine("torch", device=options.device)
+    print(f"{machine}, {options.device}; {options.size} px, batch {options.batch}\n")
     networks: dict[str, CodedNetwork] = {}
     for name, files in PAIRS.items():
         schemes = [CodingScheme.load(SCHEMES / f"{file}.npy") for file in files]

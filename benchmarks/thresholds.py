@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--run", action="append", default=[], help="a trained run with 100 classes or more")
     options = parser.parse_args()
     kind = "CPU time of one thread" if torch.get_num_threads() == 1 else f"{torch.get_num_threads()} threads"
-    print(f"{describe_machine('torch')}, {options.device}, {options.precision}, {kind}\n")
+    print(f"{describe_machine('torch', device=options.device)}, {options.device}, {options.precision}, {kind}\n")
     if options.run:
         print("| run | thresholds from | seconds | precision | recall | F1 |\n|---|---|---|---|---|---|")
         for name in options.run:

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.commands import read_document
 from benchmarks.machine import describe_machine
+from codedtool.training.devices import device_kind
 from codedtool.training.run import Run
 
 # Early exit whose figures the page shows beside the table of all: the lead of the nearest codeword (section 4.4).
@@ -22,7 +23,7 @@ def seed_figures(coded: Run, plain: Run) -> dict[str, Any]:
     classifiers, decode = read_document(coded, "bc"), read_document(coded, "decode")
     return {
         "seed": coded.recipe.seed,
-        "machine": describe_machine("torch"),
+        "machine": describe_machine("torch", device=device_kind(coded.recipe)),
         "recipes": {
             # Where the images lie is nobody else's business.
             kind: {key: value for key, value in run.recipe.to_json().items() if key not in ("data", "data_dir")}

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10", help="cifar10 or folder:PATH")
     parser.add_argument("--images", type=int, default=2000)
     options = parser.parse_args()
-    changes = {"data": options.data, "batch_size": 250}
+    changes = {"data": options.data, "batch_size": 250, "device": "cpu"}
     with opened_run(Run.load(options.run), checkpoint="last", changes=changes) as subject, torch.no_grad():
         network = subject.network
         order = np.random.default_rng(0).permutation(len(subject.data.val))[: options.images]

@@ -126,12 +126,11 @@ def bc(
     one = evaluate_classifiers(
         subject, [index], plain=plain, ood=ood, seed=seed, all_negatives=all_negatives, progress=progress
     )
-    costs = cost(subject, class_name=name, progress=progress)
     mine = one.classifiers[0]
     if mine.val.precision == mine.val.recall == 0:
         _refuse_useless(name, mine, force=force)
     save_binary_classifier(subject, index, target, threshold=mine.threshold, metrics=mine.row(), force=force)
-    return BcResult(one, costs, name, f"bc_{stem}", target)
+    return BcResult(one, cost(subject, class_name=name, progress=progress), name, f"bc_{stem}", target)
 
 
 def _refuse_useless(name: str, metrics: ClassifierMetrics, *, force: bool) -> None:

@@ -18,10 +18,11 @@ from codedtool.budget import Progress, silent
 from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters, in_training, training_loss
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
+from codedtool.training.memory import images_that_fit
 from codedtool.training.runtime import Runtime
 from codedtool.training.subject import Subject, class_index
 
-# Number of images in a timed batch: enough to keep two cores or a GPU busy.
+# Number of images in a timed batch, where memory suffices: enough to keep two cores or a GPU busy.
 _TIMED_BATCH = {"cpu": 16, "cuda": 256}
 _TIMED_ROUNDS, _MOST_ROUNDS = 7, 35
 
@@ -276,8 +277,10 @@ def measure_networks(
         The costs in the order of the networks, and the number of images in a timed batch.
     """
     device = runtime.device
-    batch = _TIMED_BATCH.get(device.type, _TIMED_BATCH["cpu"])
     generator = torch.Generator().manual_seed(seed)
+    two = runtime.put(torch.randn(2, 3, image_size, image_size, generator=generator))
+    kept = {name: count_kept_bytes(one, two) for name, one in networks.items()}
+    batch = images_that_fit(max(kept.values()), device, _TIMED_BATCH.get(device.type, _TIMED_BATCH["cpu"]))
     images = runtime.put(torch.randn(batch, 3, image_size, image_size, generator=generator))
     progress("timing", 0, 2)
     with torch.no_grad():
@@ -305,8 +308,8 @@ def measure_networks(
                 name=name,
                 parameters=count_parameters(one),
                 parameters_without_projections=count_parameters(one, projections=False),
-                macs=count_macs(one, images[:2]),
-                kept_bytes=count_kept_bytes(one, images[:2]),
+                macs=count_macs(one, two),
+                kept_bytes=kept[name],
                 peak_bytes=peak,
                 images_per_second=batch / answer.seconds,
                 training_images_per_second=batch / step.seconds,

@@ -18,10 +18,10 @@ from codedtool.errors import Failure, InputError
 from codedtool.files import exists, read_json
 from codedtool.interrupts import was_interrupted
 from codedtool.training.launch import ADVICE, read_launch
-from codedtool.training.loop import Interrupted
 from codedtool.training.precision import as_begun
 from codedtool.training.recipe import Recipe, settings
 from codedtool.training.run import Run
+from codedtool.training.runtime import Interrupted
 from codedtool.training.settings import check_key
 from codedtool.training.stages import permuted
 from codedtool.training.subject import opened_run

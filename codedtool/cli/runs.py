@@ -217,7 +217,7 @@ def opened(
 @contextmanager
 def interruptible_training(budget: Budget) -> Iterator[None]:
     """Within it, Ctrl-C finishes the step and saves a checkpoint, and the command ends with exit code 130."""
-    from codedtool.training.loop import Interrupted
+    from codedtool.training.runtime import Interrupted
 
     with finishing_the_step(budget):
         try:

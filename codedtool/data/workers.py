@@ -23,8 +23,14 @@ from torch.utils.data import DataLoader, Dataset
 from codedtool.errors import InputError
 from codedtool.interrupts import interrupts_held
 
-# How torch's message begins when a worker ended, and multiprocessing's when a file descriptor was not received.
-_SIGNS = ("DataLoader worker (pid", "received 0 items of ancdata")
+# How torch's messages begin when a worker ended or a batch was not received, and multiprocessing's when a file
+# descriptor was not.
+_SIGNS = (
+    "DataLoader worker (pid",
+    "Pin memory thread exited",
+    "Too many open files. Communication with the workers",
+    "received 0 items of ancdata",
+)
 
 MORE_SHARED_MEMORY = "lower `num_workers`, or give the container more (docker run --shm-size)"
 

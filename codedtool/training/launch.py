@@ -50,9 +50,10 @@ def read_launch() -> Launch:
     )
 
 
-def check_group(launch: Launch) -> None:
-    """Raise InputError if there are several ranks and this one cannot find the others."""
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not _value(name)]
+def check_group(launch: Launch, *, has_gpus: bool) -> None:
+    """Raise InputError if there are several ranks and this one cannot find the others, or its own GPU."""
+    needed = ("RANK", *(("LOCAL_RANK",) if has_gpus else ()), "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in needed if not _value(name)]
     if launch.world_size > 1 and missing:
         raise InputError(
             f"the environment has WORLD_SIZE={launch.world_size}, but {' and '.join(missing)} "

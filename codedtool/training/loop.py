@@ -23,7 +23,7 @@ from codedtool.training.evaluation import collect_evidence
 from codedtool.training.evidence import EVIDENCE_FILE, Evidence
 from codedtool.training.optimizer import build_average, build_optimizer
 from codedtool.training.run import Run
-from codedtool.training.runtime import Runtime
+from codedtool.training.runtime import Interrupted, Runtime
 from codedtool.training.sync_bn import average_statistics
 from codedtool.training.totals import DivergedError, FiniteWatch, Totals, all_finite, stacked
 
@@ -31,10 +31,6 @@ from codedtool.training.totals import DivergedError, FiniteWatch, Totals, all_fi
 _LOOK_EVERY = 20
 
 _REPORT_SECONDS = 0.5
-
-
-class Interrupted(Exception):  # noqa: N818  # not an error: the user asked for it
-    """Training stopped on request, after saving a checkpoint; the message says how to continue."""
 
 
 class _EvaluationStopped(Exception):  # noqa: N818  # no error either

@@ -28,6 +28,10 @@ _WORKSPACE_BYTES = 200e6
 # on a CPU under a limit: a training's peak is up to 0.45 of a step above the trial's.
 _SPARE = 0.25
 
+# Part of the bytes of an image that `sync_bn` adds in bf16 and fp16, because its copies are float32; it is not tried,
+# because ranks that try different steps would wait for each other. Counted for coded_resnext29_10x11d.
+_SYNC_BN = 1 / 3
+
 # Part of the available memory that a step may take, and the part up to which a CPU need not try it.
 _USABLE = 0.9
 _SURE = 0.5
@@ -42,6 +46,7 @@ _MESSAGES = (
     "could not create a memory",
     "could not create a primitive",
     "could not execute a primitive",
+    "status_alloc_failed",
 )
 
 
@@ -76,13 +81,29 @@ def available_bytes(device: torch.device, processes: int = 1) -> int | None:
         processes: processes of the training on this machine, which share its memory.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch has taken from the device and no tensor uses is available too: an earlier training leaves it.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     shared = [value for value in (_free_bytes(), _control_group_bytes()) if value is not None]
     limits = [value // processes for value in shared]
     own = _address_space_bytes()
     if own is not None:
         limits.append(own)
     return max(0, min(limits)) if limits else None
+
+
+def images_that_fit(kept_bytes: float, device: torch.device, most: int) -> int:
+    """Halve ``most`` until a training step of so many images takes at most half of the available memory, down to 1.
+
+    Args:
+        kept_bytes: bytes that autograd keeps for an image (`codedtool.models.counts.count_kept_bytes`).
+        device: the device of the network.
+        most: number of images to begin with.
+    """
+    available = available_bytes(device)
+    while available is not None and most > 1 and most * kept_bytes * _PEAK_FACTOR > _SURE * available:
+        most //= 2
+    return most
 
 
 def fit_micro_batch(recipe: Recipe, build: Callable[[], CodedNetwork], runtime: Runtime) -> Recipe:
@@ -108,6 +129,8 @@ def fit_micro_batch(recipe: Recipe, build: Callable[[], CodedNetwork], runtime: 
     candidates = _candidates(min(recipe.micro_batch or share, share), share)
     network = build()
     per_image, fixed = _needed_bytes(network, recipe)
+    if _synchronizes(recipe, runtime):
+        per_image /= 1 - _SYNC_BN
     processes = read_launch().local_world_size if runtime.device.type == "cpu" else 1
     available = available_bytes(runtime.device, processes)
     fits = 0
@@ -115,7 +138,8 @@ def fit_micro_batch(recipe: Recipe, build: Callable[[], CodedNetwork], runtime: 
         needed = fixed + per_image * candidates[fits]
         if available is None or needed <= _USABLE * available:
             sure = available is not None and runtime.device.type == "cpu" and needed <= _SURE * available
-            if sure or _step_fits(network, candidates[fits], recipe, runtime, spare=int(_SPARE * needed)):
+            untried = _SYNC_BN * per_image * candidates[fits] if _synchronizes(recipe, runtime) else 0
+            if sure or _step_fits(network, candidates[fits], recipe, runtime, spare=int(_SPARE * needed + untried)):
                 break
         fits += 1
     del network
@@ -148,6 +172,10 @@ def fit_micro_batch(recipe: Recipe, build: Callable[[], CodedNetwork], runtime: 
             stacklevel=2,
         )
     return recipe.with_values({"micro_batch": micro})
+
+
+def _synchronizes(recipe: Recipe, runtime: Runtime) -> bool:
+    return recipe.sync_bn and recipe.precision != "fp32" and runtime.world_size > 1
 
 
 def _candidates(most: int, share: int) -> list[int]:

@@ -173,7 +173,7 @@ class MachineSettings:
         str,
         Setting(
             "Number format of convolutions and matrix products: fp32, bf16, fp16, or auto (bf16 where the device "
-            "computes it fast, else fp32). Energies are always fp32.",
+            "computes it fast, else fp32). Energies are always fp32. On CUDA, convolutions in fp32 use TF32.",
             choices=("fp32", "bf16", "fp16", "auto"),
         ),
     ] = "fp32"

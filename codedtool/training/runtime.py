@@ -17,6 +17,10 @@ from torch import nn
 from codedtool.training.recipe import Recipe
 
 
+class Interrupted(Exception):  # noqa: N818  # not an error: the user asked for it
+    """Training stopped on request, on all ranks after the same step; the message says how to continue."""
+
+
 class Runtime(ABC):
     """One process's device, and its exchange with the other processes (ranks) of the training.
 
@@ -87,8 +91,12 @@ class Runtime(ABC):
     def restore(self, state: dict[str, Any]) -> None:  # noqa: B027  # most devices have no state
         """Restore the result of `state`."""
 
-    def close(self) -> None:  # noqa: B027  # a single process leaves no group
-        """Leave the group of processes."""
+    def close(self, *, is_together: bool) -> None:  # noqa: B027  # a single process leaves no group
+        """Leave the group of processes.
+
+        Args:
+            is_together: whether all ranks leave it now; else this rank has failed, and the others may be anywhere.
+        """
 
 
 def num_workers(recipe: Recipe, processes: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from codedtool.errors import InputError
 from codedtool.models.network import CodedNetwork
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.training.checkpoint import Which
-from codedtool.training.devices import opened_runtime
+from codedtool.training.devices import device_kind, for_this_machine, opened_runtime
 from codedtool.training.evaluation import collect_evidence
 from codedtool.training.evidence import EVIDENCE_FILE, Evidence, parse_evidence
 from codedtool.training.recipe import Recipe
@@ -219,7 +220,10 @@ def opened_run(
     changes = dict(changes or {})
     if "batch_size" in changes:
         changes["micro_batch"] = 0
-    recipe = run.recipe.with_values(changes)
+    recipe = for_this_machine(run.recipe.with_values(changes), changes)
+    if recipe.precision == "fp16" and "precision" not in changes and device_kind(recipe) == "cpu":
+        warnings.warn("the run was trained in fp16, which needs CUDA: `precision` fp32 is used", stacklevel=1)
+        recipe = recipe.with_values({"precision": "fp32"})
     with opened_runtime(recipe) as runtime:
         # Load the network first: its error names a missing checkpoint.
         network = run.load_network(checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 import threading
@@ -23,6 +24,9 @@ from codedtool.training.runtime import Runtime, num_workers
 
 # Seconds of waiting for other ranks after which that is said.
 _PATIENCE = 15.0
+
+# Most time that a rank waits for another one: rank 0 may download a data set, or list a large one.
+_LONGEST_WAIT = datetime.timedelta(hours=1)
 
 
 class TorchRuntime(Runtime):
@@ -56,7 +60,10 @@ class TorchRuntime(Runtime):
             self.device = torch.device("cpu")
             keep_freed_memory()
         if recipe.precision == "fp16" and kind == "cpu":
-            raise InputError("`precision` fp16 needs `device` cuda; use bf16 or fp32 on the CPU")
+            raise InputError(
+                "`precision` fp16 needs `device` cuda; use bf16 or fp32 on the CPU. A run begun in fp16 goes on with "
+                "CUDA only"
+            )
         self.precision = recipe.precision
         self.num_workers = num_workers(recipe, launch.local_world_size)
         self._scaler = torch.amp.GradScaler(kind, enabled=recipe.precision == "fp16")
@@ -126,8 +133,10 @@ class TorchRuntime(Runtime):
         if state:
             self._scaler.load_state_dict(state)
 
-    def close(self) -> None:
-        if self.world_size > 1:
+    def close(self, *, is_together: bool) -> None:
+        # NCCL leaves the group with all ranks at once. A rank that failed would wait for the others until the time
+        # limit, and say nothing before; when it ends with its message, torchrun ends the others.
+        if self.world_size > 1 and (is_together or dist.get_backend() != "nccl"):
             dist.destroy_process_group()
 
 
@@ -142,7 +151,7 @@ def _join(backend: str, launch: Launch) -> None:
     waiting.start()
     try:
         with _stdout_on_stderr():
-            dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size)
+            dist.init_process_group(backend, rank=launch.rank, world_size=launch.world_size, timeout=_LONGEST_WAIT)
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(

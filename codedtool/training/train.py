@@ -18,7 +18,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, check_num_classes, choose_crop_part
 from codedtool.errors import InputError
 from codedtool.training.checkpoint import Checkpoint, Which
-from codedtool.training.devices import device_kind, launch, needs_launch, opened_runtime
+from codedtool.training.devices import device_kind, for_this_machine, launch, needs_launch, opened_runtime
 from codedtool.training.init import InitialWeights, initial_weights
 from codedtool.training.loop import Trainer
 from codedtool.training.memory import fit_micro_batch
@@ -177,7 +177,7 @@ def resume(
     tell: Callable[[str], None] | None = None,
     tell_epoch: Callable[[str], None] | None = None,
 ) -> TrainResult:
-    """Continue an interrupted run; the result is bit-identical to an uninterrupted one.
+    """Continue an interrupted run; the result is bit-identical to an uninterrupted one, on CUDA up to rounding.
 
     A run without any checkpoint starts from its beginning.
 
@@ -194,7 +194,7 @@ def resume(
             one), or a data set with other classes or another number of images; and as `train`.
         DivergedError, Interrupted: as `train`.
     """
-    recipe = as_begun(run.recipe.with_values(changes or {}), run.recipe)
+    recipe = for_this_machine(as_begun(run.recipe.with_values(changes or {}), run.recipe), changes or {})
     for key, (new, old) in recipe.differences(run.recipe, only_result=True).items():
         if key == "data":  # compared with the run's when it is loaded
             continue

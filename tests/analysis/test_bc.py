@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from codedtool.analysis.bc import bc, file_names
 from codedtool.analysis.classifier_metrics import CODED, evaluate_classifiers
-from codedtool.errors import InputError
+from codedtool.errors import InputError, OutOfMemoryError
 from tests.subjects import make_subject, noisy_data, tiny_coded, tiny_plain, tiny_schemes, tiny_subjects
 
 pytestmark = pytest.mark.quick
@@ -36,6 +36,21 @@ def test_a_classifier_that_recognises_nothing_is_written_only_by_force(tmp_path:
     assert result.file == path
     assert path.exists()
     assert bc(subject, class_name=others[0], out=tmp_path / "other.safetensors").file is not None
+
+
+@pytest.mark.filterwarnings("ignore:the binary classifier of .* recognises nothing")
+def test_a_classifier_is_kept_where_memory_does_not_suffice_for_its_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OutOfMemoryError("memory ran out")
+
+    monkeypatch.setattr("codedtool.analysis.bc.cost", refuse)
+    subject, _ = tiny_subjects(tmp_path, tiny_coded(), tiny_plain())
+    path = tmp_path / "out.safetensors"
+    with pytest.raises(OutOfMemoryError):
+        bc(subject, class_name="0", out=path, force=True)
+    assert path.exists()
 
 
 @given(st.lists(st.text(alphabet=st.sampled_from("aA bß_-.0/\n"), min_size=1, max_size=4), unique=True, max_size=12))

@@ -22,6 +22,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import dataloader
 from torchvision import transforms
 
 from codedtool.data import (
@@ -153,6 +154,22 @@ def test_a_worker_that_the_system_ends_is_reported_as_it_was(
 def test_the_end_of_a_worker_is_told_by_its_exit_code(codes: tuple[int | None, ...], message: str) -> None:
     workers = [cast(BaseProcess, SimpleNamespace(exitcode=code, join=lambda _: None)) for code in codes]
     assert re.search(message, how_it_ended(workers, OSError("broken pipe")))
+
+
+@pytest.mark.parametrize(
+    "message", ["Pin memory thread exited unexpectedly", "Too many open files. Communication with"]
+)
+def test_a_batch_that_cannot_be_received_is_one_message(
+    message: str, file_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError(f"{message} the workers is no longer possible")
+
+    batches = eval_batches(file_split, size=16, batch_size=2, num_workers=1)
+    next(batches)
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_next_data", fail)
+    with pytest.raises(InputError, match="cannot hand over a batch .*`num_workers` 0"):
+        next(batches)
 
 
 def test_full_shared_memory_is_told_and_does_not_hang(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,14 @@ def test_ranks_without_an_address_cannot_train_and_one_process_works(
     with opened_runtime(Recipe(device="cpu", precision="fp32")) as runtime:
         assert (runtime.rank, runtime.world_size) == (0, 1)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    check_group(read_launch())
+    check_group(read_launch(), has_gpus=True)
+
+
+def test_ranks_with_gpus_need_their_number_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    setenv(monkeypatch, "RANK=1 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=29500")
+    check_group(read_launch(), has_gpus=False)
+    with pytest.raises(InputError, match="but LOCAL_RANK is not set"):
+        check_group(read_launch(), has_gpus=True)
 
 
 def test_a_master_that_cannot_be_reached_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:

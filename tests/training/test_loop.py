@@ -18,10 +18,11 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import load_dataset
 from codedtool.training.devices import opened_runtime
 from codedtool.training.inductor import Compiled
-from codedtool.training.loop import Interrupted, Trainer
+from codedtool.training.loop import Trainer
 from codedtool.training.recipe import Recipe
 from codedtool.training.recipes import RECIPES, recipe_for
 from codedtool.training.run import Run
+from codedtool.training.runtime import Interrupted
 from codedtool.training.torch_runtime import TorchRuntime
 from codedtool.training.train import TrainResult, resume, train
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import resource
 import subprocess
@@ -17,7 +18,13 @@ from codedtool.models import build_network
 from codedtool.models.network import CodedNetwork
 from codedtool.training import memory
 from codedtool.training.devices import opened_runtime
-from codedtool.training.memory import available_bytes, fit_micro_batch, is_out_of_memory, memory_told
+from codedtool.training.memory import (
+    available_bytes,
+    fit_micro_batch,
+    images_that_fit,
+    is_out_of_memory,
+    memory_told,
+)
 from codedtool.training.recipe import Recipe
 from codedtool.training.recipes import recipe_for
 from codedtool.training.run import Run
@@ -87,6 +94,7 @@ def test_errors_of_memory_are_told_and_others_pass() -> None:
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(OutOfMemoryError, match="lower `batch_size`"), memory_told():
         torch.empty(10**15)
@@ -106,6 +114,43 @@ def test_the_limit_on_the_address_space_counts() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert after is not None
     assert 2 * 10**8 < after <= 3 * 10**8
+
+
+def test_what_torch_keeps_of_a_gpu_is_available_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("mem_get_info", (5, 100)), ("memory_reserved", 80), ("memory_allocated", 10)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert available_bytes(torch.device("cuda")) == 5 + 80 - 10
+
+
+def test_images_are_halved_until_their_step_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    for available, expected in ((None, 256), (3 * 256, 256), (3 * 256 - 1, 128), (3 * 64, 64), (0, 1)):
+        monkeypatch.setattr(memory, "available_bytes", lambda device, found=available: found)
+        assert images_that_fit(1.0, device, 256) == expected
+
+
+def test_the_copies_of_sync_bn_count_where_they_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16 they are half as large again as what is tried."""
+    spares: dict[tuple[bool, str], int] = {}
+    for sync_bn, precision in itertools.product((False, True), ("fp32", "bf16")):
+        recipe = RECIPE.with_values({"sync_bn": sync_bn, "precision": precision})
+
+        def fits(*arguments: object, spare: int, key: tuple[bool, str] = (sync_bn, precision)) -> bool:
+            spares[key] = spare
+            return True
+
+        monkeypatch.setattr(memory, "_step_fits", fits)
+        monkeypatch.setattr(memory, "available_bytes", lambda device, processes: None)
+        with opened_runtime(RECIPE) as runtime:
+            monkeypatch.setattr(runtime, "world_size", 2)
+            monkeypatch.setattr(runtime, "sum", lambda values: values)
+            fit_micro_batch(recipe, tiny, runtime)
+            monkeypatch.setattr(runtime, "world_size", 1)
+    per_image, _ = memory._needed_bytes(tiny(), RECIPE.with_values({"precision": "bf16"}))
+    images = RECIPE.batch_size / 2
+    assert spares[True, "fp32"] == spares[False, "fp32"]
+    added = spares[True, "bf16"] - spares[False, "bf16"]
+    assert added == pytest.approx(0.5 * per_image * images * (1 + memory._SPARE), abs=2)
 
 
 @pytest.mark.filterwarnings("ignore:a step with")
