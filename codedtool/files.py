@@ -154,9 +154,14 @@ def read_json(path: Path, advice: str = "") -> Any:
     """
     text = read_text(path, advice)
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _error(f"{path}: cannot be read as JSON", error, advice) from None
+
+
+def _refuse_constant(name: str) -> None:
+    """Python reads NaN, Infinity and -Infinity, and JSON has none of them."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def sha256(path: Path) -> str:

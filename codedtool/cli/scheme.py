@@ -71,7 +71,8 @@ def scheme(
         typer.Option(
             "--refine",
             help="How columns are made even. local: local search; cp-sat: then CP-SAT before other methods; none: the "
-            "first K words; auto: CP-SAT last, if columns are still uneven.",
+            "first K words; auto: CP-SAT last, if columns are still uneven. local and none use the greedy set "
+            "only.",
         ),
     ] = "auto",
     words: Annotated[
@@ -85,7 +86,8 @@ def scheme(
         typer.Option(
             "--with",
             help="The scheme of another coded stage, a .npy or the name of a shipped scheme; repeatable. Rows are "
-            "ordered so that no two classes have close codewords in all stages together.",
+            "ordered so that no two classes have close codewords in all stages together; words of a few classes are "
+            "chosen for it too, unless --method is given.",
         ),
     ] = None,
     extend: Annotated[
@@ -269,8 +271,14 @@ def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
     say(f"interrupted: the best scheme so far is in {partial} ({sums})", to_stderr=True)
 
 
+def _pairs(number: int) -> str:
+    return "1 pair" if number == 1 else f"{number} pairs"
+
+
 def _attempt(one: Attempt, num_classes: int) -> str:
     """What came of the search at one distance."""
+    if one.is_impossible:
+        return f"distance {one.min_distance}: {num_classes} codewords proved impossible in {one.seconds:.1f} s"
     words = f"all {num_classes}" if one.most_words >= num_classes else f"at most {one.most_words} of {num_classes}"
     ended = "" if one.stopped is None else f", ended by the {one.stopped}"
     return f"distance {one.min_distance}: {words} codewords found in {one.seconds:.1f} s{ended}"
@@ -317,9 +325,12 @@ def _description(result: SchemeResult, target: Path) -> list[str]:
         bound = "no order of the rows does better"
         if not joint.is_optimal:
             bound = f"not proved the best: up to {joint.bound.min_distance} is not excluded"
+            if joint.bound.min_distance == joint.joint_min_distance:
+                fewest = joint.bound.pairs_at(joint.joint_min_distance)
+                bound = f"not proved the best: {_pairs(fewest)} cannot be excluded"
         lines.append(
             f"with the others   smallest distance {joint.joint_min_distance} in all schemes together, at it "
-            f"{joint.pairs_at_joint_min} pairs; {bound}"
+            f"{_pairs(joint.pairs_at_joint_min)}; {bound}"
         )
     if result.stopped is not None:
         lines.append(f"stopped by the {result.stopped}: a longer search may do better and may differ")

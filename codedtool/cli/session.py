@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, Protocol, 
 import typer
 
 from codedtool.budget import Budget, Progress
-from codedtool.errors import CodedtoolError, Failure, InputError, library_without_memory, replace_arguments
+from codedtool.errors import (
+    CodedtoolError,
+    Failure,
+    InputError,
+    OutOfMemoryError,
+    library_without_memory,
+    replace_arguments,
+)
 from codedtool.interrupts import forget_interrupts, signals_handled, was_interrupted
 from codedtool.text import readable
 
@@ -93,6 +100,9 @@ def _known(error: Exception) -> CodedtoolError | None:
         return InputError(
             f"this command needs {package}, which is not installed: pip install 'codedtool[{_EXTRA_OF[package]}]'"
         )
+    if isinstance(error, MemoryError):
+        reason = str(error).strip() or type(error).__name__
+        return OutOfMemoryError(f"memory ran out ({reason}); free memory, or lower the numbers that were asked for")
     return library_without_memory(error)
 
 
@@ -150,8 +160,9 @@ def is_printed() -> bool:
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout; a second one, of an error after the first, is left out."""
     if not is_printed():
+        text = json.dumps(document, indent=2, allow_nan=False)
         _PRINTED.set(True)
-        print(json.dumps(document, indent=2, allow_nan=False), flush=True)
+        print(text, flush=True)
 
 
 def say(message: str, *, to_stderr: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.budget import Budget, Progress, Work, silent
+from codedtool.budget import Budget, Progress, StopReason, Work, silent
 from codedtool.coding.arguments import checked_distance, whole
 from codedtool.coding.highest import find_highest
 from codedtool.coding.orders.joint import check_companions
@@ -106,6 +106,7 @@ class _Search:
     best: Candidate | None = None
     spread_bound: int = 0
     reached: int = 0
+    ended: StopReason | None = None
 
     def run(self) -> SchemeResult:
         """Run the solvers until the columns are as even as possible; the result is verified."""
@@ -113,6 +114,8 @@ class _Search:
         self.spread_bound = self.beside.levels.best_spread
         try:
             self._solve()
+            # A time limit that ends while many words are checked has cut nothing short.
+            self.ended = self.work.stop_reason()
             result = self._result()
             if result is None:
                 if self.work.stop_reason() == "interrupted":
@@ -178,7 +181,7 @@ class _Search:
             selection=self.best.selection,
             seed=self.work.seed,
             seconds=self.work.stopwatch.seconds(),
-            stopped=self.work.stop_reason(),
+            stopped="interrupted" if self.work.stop_reason() == "interrupted" else self.ended,
         )
         extension = Extension(self.scheme.num_classes, self.scheme.sha256, self.spread_bound, scheme.spread)
         return replace(result, extension=extension)

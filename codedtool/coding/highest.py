@@ -80,7 +80,7 @@ class _Downwards:
         """Search at one distance with a share of the time left; the error if it finds no K words."""
         begin = self._work.budget.clock()
         error: InfeasibleError | None = None
-        most_words, stopped = 0, None
+        most_words, stopped, is_impossible = 0, None, False
         try:
             result = self._find(problem, self._work.share(share))
             most_words, stopped = problem.num_classes, result.stopped
@@ -88,9 +88,9 @@ class _Downwards:
         except NotFoundError as not_found:
             error, most_words, stopped = not_found, not_found.most_words, not_found.stopped
         except InfeasibleError as impossible:
-            error = impossible
+            error, is_impossible = impossible, True
         seconds = self._work.budget.clock() - begin
-        self._tried.append(Attempt(problem.min_distance, most_words, stopped, seconds))
+        self._tried.append(Attempt(problem.min_distance, most_words, stopped, seconds, is_impossible))
         is_first = all(one.min_distance != problem.min_distance for one in self._tried[:-1])
         if stopped == "time limit" and is_first and most_words >= _PROMISING * problem.num_classes:
             self._cut.append(problem)

@@ -37,16 +37,23 @@ class Attempt:
         most_words: the most words that were found at it; K if K words were.
         stopped: why it ended early, or None; "time limit" also means the distance's share of it.
         seconds: wall-clock seconds.
+        is_impossible: whether K words were proved impossible at it; ``most_words`` is then 0, because none were sought.
     """
 
     min_distance: int
     most_words: int
     stopped: StopReason | None
     seconds: float = field(compare=False)
+    is_impossible: bool = False
 
     def provenance(self) -> dict[str, Any]:
         """The attempt as plain JSON types, without the seconds."""
-        return {"min_distance": self.min_distance, "most_words": self.most_words, "stopped": self.stopped}
+        return {
+            "min_distance": self.min_distance,
+            "most_words": self.most_words,
+            "is_impossible": self.is_impossible,
+            "stopped": self.stopped,
+        }
 
 
 @dataclass(frozen=True)
@@ -153,11 +160,12 @@ class SchemeResult:
         """Whether K words at distance H_min + 2 are proved impossible."""
         return self.next_bound.best < self.scheme.num_classes
 
-    def with_scheme(self, scheme: CodingScheme, selection: str) -> SchemeResult:
-        """This result with other words of the same K, N and N_act, and the bounds at their distance."""
+    def with_words(self, scheme: CodingScheme, selection: str) -> SchemeResult:
+        """This result with K others of all words of its N and N_act, and the bounds at their distance."""
         return replace(
             self,
             scheme=scheme,
+            method="all words",
             selection=selection,
             bound=upper_bound(scheme.length, scheme.act, scheme.min_distance),
             next_bound=upper_bound(scheme.length, scheme.act, scheme.min_distance + 2),

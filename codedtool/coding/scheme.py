@@ -307,6 +307,8 @@ def _read_npy(stream: BinaryIO, file_size: int) -> NDArray[np.uint8]:
         raise InputError(
             "a scheme is stored in C order, this file is in Fortran order; save numpy.ascontiguousarray(table)"
         )
+    if 0 in shape:
+        raise InputError(f"empty: its shape is {shape}")
     claimed = shape[0] * shape[1]
     present = file_size - stream.tell()
     if claimed != present:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from codedtool.budget import Budget, Progress, Work, silent
+from codedtool.budget import Budget, Progress, StopReason, Work, silent
 from codedtool.coding.ahead import Ahead
 from codedtool.coding.highest import find_highest
 from codedtool.coding.orders.joint import arrange_jointly, check_companions
@@ -78,7 +78,7 @@ def find_scheme(
         result = find_highest(every, lambda one, share: _find(one, method, refine, share), work)
     else:
         result = _find(problem, method, refine, work)
-    return arrange_jointly(result, companions, work, choose_words=True)
+    return arrange_jointly(result, companions, work, choose_words=method == "auto")
 
 
 def scheme_from_words(
@@ -146,6 +146,7 @@ class _Search:
     def __init__(self, problem: Problem, method: Method, refine: Refine, work: Work) -> None:
         self._problem, self._method, self._refine, self._work = problem, method, refine, work
         self._findings = Findings()
+        self._ended: StopReason | None = None
 
     def run(self) -> SchemeResult:
         """Run the solvers of the plan until the columns are as even as possible; the result is verified."""
@@ -160,6 +161,8 @@ class _Search:
                     later = (one.compile_kernels for one in solvers[place + 1 :] if one.compile_kernels is not None)
                     ahead.prepare(solver.compile_kernels, next(later, None), self._work)
                 self._offer(solver.solve(self._problem, self._work, self._findings))
+        # A time limit that ends while many words are checked has cut nothing short.
+        self._ended = self._work.stop_reason()
         result = self.best()
         if result is None:
             if self._work.stop_reason() == "interrupted":
@@ -191,6 +194,7 @@ class _Search:
         if found is None:
             return None
         scheme = CodingScheme.from_words(np.sort(found.words), problem.length)
+        is_interrupted = self._work.stop_reason() == "interrupted"
         figures = (scheme.num_classes, scheme.act)
         if figures != (problem.num_classes, problem.act) or scheme.min_distance < problem.min_distance:
             raise AssertionError(f"the solver's words break a rule: {scheme!r}, H_min {scheme.min_distance}")
@@ -201,7 +205,9 @@ class _Search:
             seed=self._work.seed,
             greedy_size=None if greedy is None else len(greedy.words),
             seconds=self._work.stopwatch.seconds(),
-            stopped=self._work.stop_reason() or (greedy.stopped if greedy is not None and greedy.cut_short else None),
+            stopped="interrupted"
+            if is_interrupted
+            else self._ended or (greedy.stopped if greedy is not None and greedy.cut_short else None),
         )
 
     def _offer(self, candidate: Candidate | None) -> None:
@@ -236,9 +242,10 @@ class _Search:
                 f"{asked} within the time limit: algorithm 1 decided {share:.3g} of {greedy.num_words} words and kept "
                 f"{len(greedy.words)}; raise `time_limit`, or lower `min_distance` or `num_classes`"
             )
+        others = "" if self._refine in ("auto", "cp-sat") else "; `refine` auto tries other words too"
         return (
             f"{asked}: algorithm 1 over all {greedy.num_words} words keeps {len(greedy.words)}, and they are not "
-            "proved impossible; lower `min_distance` or `num_classes`, or raise `length`"
+            f"proved impossible; lower `min_distance` or `num_classes`, or raise `length`{others}"
         )
 
 

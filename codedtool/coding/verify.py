@@ -13,6 +13,9 @@ from codedtool.coding.shipped import scheme_path
 from codedtool.errors import CodedtoolError, InputError
 from codedtool.files import FileError, MissingFileError, exists, files_ending, is_dir, read_json
 
+# Values of a scheme's JSON that are not its table's own figures, and their types.
+_RECORDED = {"method": str, "greedy_size": int, "upper_bound": int, "hmin_is_optimal": bool}
+
 
 @dataclass(frozen=True)
 class Check:
@@ -50,10 +53,13 @@ class VerifyReport:
         return tuple(check for check in self.checks if not check.passed)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON types; a value that only the JSON beside the file has is null without it."""
+        """The report as plain JSON types; a value that only the JSON beside the file has is null if that is wrong."""
         document: dict[str, Any] = {"path": str(self.path), "passed": self.passed}
         if self.scheme is not None:
-            scheme, record = self.scheme, self.record or {}
+            scheme = self.scheme
+            # Of a JSON that failed its check, nothing is repeated.
+            is_true = all(check.passed for check in self.checks if check.rule == "JSON")
+            record = self.record if is_true and self.record is not None else {}
             document |= scheme.summary() | {
                 "spread": scheme.spread,
                 "method": record.get("method"),
@@ -181,10 +187,29 @@ def _read_record(path: Path) -> tuple[dict[str, Any] | None, Check | None]:
 
 
 def _check_record(scheme: CodingScheme, record: dict[str, Any]) -> Check:
-    """Whether the figures in a scheme's JSON are those of its table."""
+    """Whether the figures in a scheme's JSON are those of its table, and what it calls proved is proved."""
     differences = [
         f"{key} is {record.get(key)!r} in the JSON, {value!r} in the array"
         for key, value in scheme.summary().items()
         if record.get(key) != value
     ]
+    differences += [
+        f"{key} is {record[key]!r} in the JSON"
+        for key, kind in _RECORDED.items()
+        if record.get(key) is not None and type(record[key]) is not kind
+    ]
+    if not differences:
+        # Bounds of an earlier version may be weaker, but not stronger.
+        claimed, proved = record.get("upper_bound"), _upper_bound(scheme, scheme.min_distance)
+        if claimed is not None and claimed < proved:
+            differences.append(f"upper_bound is {claimed} in the JSON, and {proved} is what can be proved")
+        if record.get("hmin_is_optimal") and _upper_bound(scheme, scheme.min_distance + 2) >= scheme.num_classes:
+            differences.append("hmin_is_optimal is true in the JSON, and cannot be proved")
     return Check("JSON", not differences, "; ".join(differences) or "agrees with the array")
+
+
+def _upper_bound(scheme: CodingScheme, min_distance: int) -> int:
+    """The most codewords of the scheme's length and weight that can lie so far apart."""
+    from codedtool.coding.bounds import upper_bound  # only here: a scheme without JSON needs no bounds
+
+    return upper_bound(scheme.length, scheme.act, min_distance).best

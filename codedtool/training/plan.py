@@ -109,6 +109,7 @@ class Plan:
         num_images: number of training images, without those that ``recipe.split`` sets aside; None if unknown.
         images_per_second: measured speed of training the chosen network on this machine.
         device: where it was measured.
+        size_was_given: whether the size was asked for, so that the commands must set it.
     """
 
     num_classes: int
@@ -124,6 +125,7 @@ class Plan:
     num_images: int | None
     images_per_second: float
     device: str
+    size_was_given: bool = False
 
     @property
     def best(self) -> Candidate:
@@ -164,7 +166,7 @@ class Plan:
         data = [
             "--data",
             self.data or "folder:PATH",
-            *(["--split", str(self.recipe.split)] if self.recipe.split else []),
+            *(text for key, value in self._settings().items() for text in (f"--{key.replace('_', '-')}", str(value))),
         ]
         return [
             *self.scheme_commands(),
@@ -176,9 +178,14 @@ class Plan:
         """The training as the TOML file that `train --config` reads."""
         values: dict[str, object] = {"scheme": self.scheme_paths(), "preset": self.best.preset}
         values["data"] = self.data or "folder:PATH"
-        if self.recipe.split:
-            values["split"] = self.recipe.split
+        values |= self._settings()
         return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+    def _settings(self) -> dict[str, float]:
+        """Values that the recipe of the data set would not have by itself."""
+        split = {"split": self.recipe.split} if self.recipe.split else {}
+        sizes = {"train_size": self.train_size, "eval_size": self.image_size} if self.size_was_given else {}
+        return {**split, **sizes}
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON types."""
@@ -224,6 +231,7 @@ def plan(
         InputError: neither K nor a data set, a K that the data set contradicts, or a folder without classes.
     """
     classes, num_images, split = _look_at(data)
+    size_was_given = image_size is not None
     if num_classes is None:
         if classes is None:
             raise InputError("give `num_classes`, or `data` as cifar10, cifar100 or folder:PATH")
@@ -244,8 +252,9 @@ def plan(
         image_size, train_size = max(recipe.train_size, recipe.eval_size), recipe.train_size
     else:
         train_size = image_size
-    if data is None:
+    if data is None or size_was_given:
         recipe = recipe.with_values({"train_size": image_size, "eval_size": image_size})
+    if data is None:
         num_images = _NUM_IMAGES.get(known or "")
     wanted = _usual_length(num_classes)
     lengths = sorted(_feasible_lengths(num_classes), key=lambda length: (abs(math.log(length / wanted)), length))
@@ -290,6 +299,7 @@ def plan(
         num_images,
         speed,
         where,
+        size_was_given,
     )
 
 
@@ -303,8 +313,12 @@ def _look_at(data: str | None) -> tuple[list[str] | None, int | None, float]:
     kind, _, path = (data or "").partition(":")
     if kind in _NUM_IMAGES:
         return [str(number) for number in range(10 if kind == "cifar10" else 100)], _NUM_IMAGES[kind], 0.0
-    if kind != "folder" or not path:
+    if data is None:
         return None, None, 0.0
+    if kind != "folder" or not path:
+        raise InputError(
+            f"`data` {data!r}: plans are made for cifar10, cifar100 and folder:PATH, or for `num_classes` alone"
+        )
     from codedtool.data.folder import survey_folder
     from codedtool.data.listing import list_classes
 

@@ -188,7 +188,10 @@ def test_an_error_is_one_document_and_quiet_is_quiet(line: str, code: int, messa
     assert message in stderr
 
 
-@pytest.mark.parametrize(("ending", "code"), [(RuntimeError("a bug"), 1), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [(RuntimeError("a bug"), 1), (KeyboardInterrupt(), 130), (MemoryError("unable to allocate 6.7 GiB"), 3)],
+)
 def test_a_bug_and_an_interruption_are_one_document_too(
     ending: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +203,13 @@ def test_a_bug_and_an_interruption_are_one_document_too(
     exit_code, document, stderr = invoke("verify", "--json", "-q")
     assert (exit_code, document["exit_code"], stderr) == (code, code, "")
     assert ("traceback" in document) == (code == 1)
+
+
+def test_a_document_that_json_cannot_hold_is_an_error_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codedtool.coding.verify.VerifyReport.to_json", lambda _: {"method": float("nan")})
+    exit_code, document, stderr = invoke("verify", "c10_3of10", "--json", "-q")
+    assert (exit_code, document["exit_code"], stderr) == (1, 1, "")
+    assert "not JSON compliant" in str(document["error"])
 
 
 def test_json_does_not_print_the_tables_again() -> None:

@@ -24,7 +24,7 @@ def test_imagenet_16_of_32_at_distance_12() -> None:
     assert code is not None
     assert len(code.words) == 1054
     assert_code(code.words, 32, 16, 12)
-    chosen = choose_balanced_union(code.words, code.orbit, 32, 1000)
+    chosen = choose_balanced_union(code.words, code.orbit, 32, 1000, Work())
     assert chosen is not None
     words = code.words[chosen]
     assert (column_sums(words, 32) == 500).all()

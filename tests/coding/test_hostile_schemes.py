@@ -60,6 +60,16 @@ def test_hostile_schemes_are_schemes_or_clear_errors(tmp_path: Path) -> None:
     assert check(tmp_path / "few", range(60)) < 60
 
 
+def test_a_header_of_a_huge_empty_array_is_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "empty.npy"
+    for shape in ((10**30, 0), (0, 10**30), (0, 0)):
+        header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        with pytest.raises(InputError, match=r"empty\.npy: .*its shape is"):
+            CodingScheme.load(path)
+        assert not verify_scheme(path).passed
+
+
 @pytest.mark.slow
 def test_a_thousand_hostile_schemes(tmp_path: Path) -> None:
     assert 0 < check(tmp_path / "many", range(NUMBER)) < NUMBER // 2

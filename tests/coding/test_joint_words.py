@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget, Work
+from codedtool.coding.orders.joint import arrange_jointly
 from codedtool.coding.orders.joint_words import choose_jointly, highest_joint_distance
 from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.search import find_scheme
+from codedtool.errors import InputError
 from tests.paths import SCHEMES
 
 pytestmark = pytest.mark.quick
@@ -77,3 +80,44 @@ def test_many_classes_uneven_columns_and_a_spent_budget_are_left_alone(
     budget = Budget()
     budget.interrupt()
     assert choose_jointly(five, [three], Work(budget=budget)) is None
+
+
+def test_a_search_that_takes_long_is_stopped_in_its_midst() -> None:
+    scheme = find_scheme(16, 24, 12, 4).scheme
+    other = find_scheme(16, 16, 6, 4).scheme
+    budget, told = Budget(), []
+
+    def interrupt(phase: str, done: float, total: float | None, note: str = "") -> None:
+        told.append((phase, note))
+        if len(told) == 3:
+            budget.interrupt()
+
+    assert choose_jointly(scheme, [other], Work(budget=budget, progress=interrupt)) is None
+    # The first distance takes CP-SAT many seconds; each report comes a tenth of a second after the one before.
+    assert told == [("choosing words jointly", told[0][1])] * 3
+
+
+def test_any_seed_can_be_given(pair: tuple[CodingScheme, CodingScheme]) -> None:
+    five, three = pair
+    assert choose_jointly(five, [three], Work(seed=2**63)) == choose_jointly(five, [three], Work(seed=0))
+
+
+def test_a_result_says_what_was_done_for_the_other_schemes(pair: tuple[CodingScheme, CodingScheme]) -> None:
+    _, three = pair
+    chosen = find_scheme(10, 10, 5, 4, companions=[three])
+    assert (chosen.method, chosen.selection) == ("all words", "CP-SAT, with the other schemes")
+    assert chosen.joint is not None
+    assert chosen.seconds["total"] >= chosen.joint.seconds
+    # A method that was asked for decides about the words.
+    kept, alone = (find_scheme(10, 10, 5, 4, method="lexicode", companions=others) for others in ([three], []))
+    assert kept.method == "lexicode"
+    assert sorted(kept.scheme.words.tolist()) == sorted(alone.scheme.words.tolist())
+    cut = arrange_jointly(alone, [three], Work(budget=Budget(0.0)), choose_words=True)
+    assert (alone.stopped, cut.stopped) == (None, "time limit")
+
+
+def test_more_classes_than_can_be_ordered_are_refused_before_the_search(
+    pair: tuple[CodingScheme, CodingScheme],
+) -> None:
+    with pytest.raises(InputError, match="rows are ordered for up to K=32768 classes"):
+        find_scheme(32769, 64, 16, 4, companions=[pair[0]])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codedtool.budget import Budget, Work
+from codedtool.coding.bounds import joint as bounds_joint
 from codedtool.coding.bounds.joint import joint_bound
 from codedtool.coding.orders import pairing
 from codedtool.coding.orders.pairing import joint_distance_histogram, order_jointly
@@ -105,6 +106,17 @@ def test_the_figures_are_those_of_the_returned_order() -> None:
     again = order_jointly(own, [other], Work(3))
     assert again == found
     assert np.array_equal(again.permutation, found.permutation)
+
+
+def test_a_bound_that_must_be_quick_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, first, second = (lexicode_scheme(30, 16, act, 4) for act in (4, 5, 6))
+    best = joint_bound(own, [first, second])
+    stopped = joint_bound(own, [first, second], Work(budget=Budget(0.0)))
+    monkeypatch.setattr(bounds_joint, "_MOST_ENTRIES", 0)
+    for weaker in (stopped, joint_bound(own, [first, second])):
+        assert weaker.min_distance >= best.min_distance
+        assert weaker.fewest_pairs >= 1
+    assert stopped.min_distance > best.min_distance
 
 
 def test_three_schemes_are_ordered_together() -> None:

@@ -85,6 +85,8 @@ def test_methods_can_be_chosen() -> None:
 def test_what_is_not_found_is_not_called_impossible() -> None:
     with pytest.raises(InfeasibleError, match="keeps 1068, and they are not proved impossible"):
         find_scheme(3000, 32, 8, 8, method="lexicode")
+    with pytest.raises(InfeasibleError, match=r"or raise `length`; `refine` auto tries other words too"):
+        find_scheme(64, 16, 6, 6, refine="local")
     with pytest.raises(InfeasibleError, match="at most 13"):
         find_scheme(14, 10, 3, 4)
     with pytest.raises(InputError, match="`num_classes` must be at least 2, got 1"):
@@ -95,6 +97,21 @@ def test_what_is_not_found_is_not_called_impossible() -> None:
 def test_a_time_limit_of_nothing_is_named_as_the_cause(method: Any) -> None:
     with pytest.raises(InfeasibleError, match="within the time limit; raise `time_limit`"):
         find_scheme(1000, 32, 8, 6, method=method, budget=Budget(0))
+
+
+def test_a_time_limit_that_ends_while_the_result_is_checked_cut_nothing_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    usual = CodingScheme.distance_histogram
+
+    def slow(scheme: CodingScheme) -> dict[int, int]:
+        now[0] = 100.0
+        found: dict[int, int] = usual.func(scheme)
+        return found
+
+    monkeypatch.setattr(CodingScheme, "distance_histogram", property(slow))
+    budget = Budget(10.0, clock=lambda: now[0])
+    assert find_scheme(10, 10, 3, 4, method="lexicode", budget=budget).stopped is None
+    assert budget.stop_reason() == "time limit"
 
 
 def test_a_time_limit_that_is_too_short_says_how_far_it_came() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.search import find_scheme
 from codedtool.coding.verify import find_scheme_files, verify_scheme
 from codedtool.errors import InputError
 
@@ -72,6 +73,41 @@ def test_a_record_that_disagrees_fails(path: Path) -> None:
         assert _failed(path) == ["JSON"], text
     record_file.unlink()
     assert _failed(path) == []
+
+
+def test_a_record_may_not_claim_more_than_can_be_proved(path: Path) -> None:
+    record_file = path.with_suffix(".json")
+    record = json.loads(record_file.read_text())
+    # Of 10 digits with 3 ones, 13 words are 4 apart and 3 words 6 apart, at most.
+    for true in ({"upper_bound": 13}, {"upper_bound": 20}, {"hmin_is_optimal": True}, {"hmin_is_optimal": False}):
+        record_file.write_text(json.dumps(record | true))
+        report = verify_scheme(path)
+        assert report.passed
+        assert true.items() <= report.to_json().items()
+    wrong: list[dict[str, object]] = [
+        {"upper_bound": 12},
+        {"method": 3},
+        {"greedy_size": "many"},
+        {"upper_bound": 13.0},
+    ]
+    for lie in wrong:
+        record_file.write_text(json.dumps(record | lie))
+        report = verify_scheme(path)
+        assert [check.rule for check in report.failures] == ["JSON"], lie
+        assert next(iter(lie)) in report.failures[0].detail
+        assert report.to_json()[next(iter(lie))] is None
+    for number in ("NaN", "Infinity", "1e999"):
+        record_file.write_text(json.dumps(record)[:-1] + f', "upper_bound": {number}}}')
+        report = verify_scheme(path)
+        assert [check.rule for check in report.failures] == ["JSON"], number
+        json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_a_proof_of_the_highest_distance_is_made_again(tmp_path: Path) -> None:
+    """1000 words of 32 digits with 8 ones are 6 apart, and 3452 words 8 apart are not excluded."""
+    words = find_scheme(1000, 32, 8, 6, method="lexicode").scheme
+    path = words.save(tmp_path / "s.npy", provenance={"hmin_is_optimal": True})
+    assert _failed(path) == ["JSON"]
 
 
 def test_a_file_that_is_no_scheme_is_a_failed_check_not_an_exception(tmp_path: Path) -> None:

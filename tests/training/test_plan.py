@@ -114,6 +114,23 @@ def test_a_folder_without_validation_images_is_planned_with_a_part_of_them_and_c
     assert tomllib.loads(found.config())["split"] == 0.2
 
 
+def test_a_size_that_was_asked_for_is_trained_at(tmp_path: Path) -> None:
+    for name in ("ant", "bee", "cat"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            Image.new("RGB", (32, 32)).save(tmp_path / name / f"{number}.png")
+    folder = f"folder:{tmp_path}"
+    found = plan(data=folder, image_size=16, device="cpu")
+    assert (found.recipe.train_size, found.recipe.eval_size) == (16, 16)
+    train_command = next(command for command in found.commands() if command[1] == "train")
+    assert train_command[-4:] == ["--train-size", "16", "--eval-size", "16"]
+    config = tomllib.loads(found.config())
+    assert (config["train_size"], config["eval_size"]) == (16, 16)
+    usual = plan(data=folder, device="cpu")
+    assert usual.image_size != 16
+    assert not {"train_size", "eval_size"} & tomllib.loads(usual.config()).keys()
+
+
 def test_arguments_are_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give `num_classes`, or `data`"):
         plan()
@@ -121,6 +138,9 @@ def test_arguments_are_checked(tmp_path: Path) -> None:
         plan(1)
     with pytest.raises(InputError, match="cifar10 has 10 classes"):
         plan(11, data="cifar10")
+    for data in ("digits", "synthetic:7", "cifar1", "folder:", ""):
+        with pytest.raises(InputError, match="plans are made for cifar10, cifar100 and folder:PATH"):
+            plan(7, data=data)
     with pytest.raises(InputError, match="there is no folder"):
         plan(data=f"folder:{tmp_path}/gone")
     with pytest.raises(InputError, match="holds 0 folders"):

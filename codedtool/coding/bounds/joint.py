@@ -27,11 +27,16 @@ from fractions import Fraction
 
 import numpy as np
 
+from codedtool.budget import Work
 from codedtool.coding.bounds.delsarte import eigenvalue
 from codedtool.coding.scheme import CodingScheme
 
 # Multipliers are rounded to multiples of this: the claim loses less than a hundredth of a pair by it.
 _GRAIN = 1 << 40
+
+# Entries of the programme's rows from the positive semidefinite matrices; without them the bound is weaker. Two other
+# schemes of 100 classes have half a million, which take ten seconds.
+_MOST_ENTRIES = 1_000_000
 
 Distances = tuple[int, ...]
 
@@ -53,14 +58,15 @@ class JointBound:
         return self.fewest_pairs if joint_min_distance == self.min_distance else 1
 
 
-def joint_bound(scheme: CodingScheme, others: Sequence[CodingScheme]) -> JointBound:
+def joint_bound(scheme: CodingScheme, others: Sequence[CodingScheme], work: Work | None = None) -> JointBound:
     """Bound the joint minimum distance, and the pairs at it, over all orders of the rows of ``scheme``.
 
     Args:
         scheme: the scheme whose rows may be ordered.
         others: at least one scheme of the same K, rows fixed.
+        work: its budget is polled; where it asks to stop, the bound is weaker.
     """
-    programme = _Programme(scheme, others)
+    programme = _Programme(scheme, others, work or Work())
     joint = programme.least
     while (fewest := programme.fewest_pairs(joint)) == 0:
         joint += 2
@@ -71,20 +77,26 @@ def joint_bound(scheme: CodingScheme, others: Sequence[CodingScheme]) -> JointBo
 class _Programme:
     """The programme of the module's docstring, for one pair of a scheme and others; solved once per T."""
 
-    def __init__(self, scheme: CodingScheme, others: Sequence[CodingScheme]) -> None:
+    def __init__(self, scheme: CodingScheme, others: Sequence[CodingScheme], work: Work) -> None:
+        self.budget = work.budget
         self.num_classes = scheme.num_classes
         self.own_pairs = scheme.distance_histogram
         self.other_pairs = _distance_tuples(others)
         self.cells = [(a, t) for a in self.own_pairs for t in self.other_pairs]
         self.least = min(self.own_pairs) + min(sum(t) for t in self.other_pairs)
-        own = _zonal_functions(scheme)
         # Rows with a constant factor say nothing that the numbers of pairs do not say already.
-        self.rows = [
-            [q[a] * r[t[s]] for a, t in self.cells]
+        pairs = [
+            (s, q, r)
             for s, other in enumerate(others)
-            for q in own
+            for q in _zonal_functions(scheme)
             for r in _zonal_functions(other)
         ]
+        self.rows: list[list[Fraction]] = []
+        if len(pairs) * len(self.cells) <= _MOST_ENTRIES:
+            for s, q, r in pairs:
+                if self.budget.stop_reason() is not None:
+                    break
+                self.rows.append([q[a] * r[t[s]] for a, t in self.cells])
 
     def fewest_pairs(self, joint: int) -> int:
         """A lower bound on the number of pairs at joint distances <= ``joint``."""
@@ -103,10 +115,15 @@ class _Programme:
         return max(0, math.ceil(total))
 
     def _dual(self, counted: list[int]) -> tuple[dict[int, Fraction], list[Fraction]]:
-        """GLOP's prices of the scheme's own distances, and its multipliers of `rows`; all zero if it gives up."""
+        """GLOP's prices of the scheme's own distances, and its multipliers of `rows`; zero if it gives up or stops."""
+        nothing = {a: Fraction(0) for a in self.own_pairs}, [Fraction(0)] * len(self.rows)
+        if self.budget.stop_reason() is not None:
+            return nothing
         from ortools.linear_solver import pywraplp
 
         solver = pywraplp.Solver.CreateSolver("GLOP")
+        if self.budget.time_limit is not None:
+            solver.SetTimeLimit(math.ceil(1000 * (self.budget.time_limit - self.budget.elapsed())))
         infinity = solver.infinity()
         x = {cell: solver.NumVar(0, infinity, "") for cell in self.cells}
         own = {a: solver.Constraint(pairs, pairs) for a, pairs in self.own_pairs.items()}
@@ -124,7 +141,7 @@ class _Programme:
             solver.Objective().SetCoefficient(x[cell], cost)
         solver.Objective().SetMinimization()
         if solver.Solve() != pywraplp.Solver.OPTIMAL:
-            return dict.fromkeys(own, Fraction(0)), [Fraction(0)] * len(positive)
+            return nothing
         return (
             {a: _rounded(constraint.dual_value()) for a, constraint in own.items()},
             [max(Fraction(0), _rounded(constraint.dual_value())) for constraint in positive],

@@ -7,14 +7,16 @@ from dataclasses import replace
 
 from codedtool.budget import Work
 from codedtool.coding.orders.joint_words import choose_jointly
-from codedtool.coding.orders.pairing import order_jointly
+from codedtool.coding.orders.pairing import check_orderable, order_jointly
 from codedtool.coding.result import SchemeResult, SearchInterrupted
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
 
 
 def check_companions(companions: Sequence[CodingScheme], num_classes: int) -> None:
-    """Raise InputError for a scheme with another number of rows."""
+    """Raise InputError for a scheme with another number of rows, and for more classes than can be ordered."""
+    if companions:
+        check_orderable(num_classes)
     for companion in companions:
         if companion.num_classes != num_classes:
             raise InputError(
@@ -42,11 +44,17 @@ def arrange_jointly(
     try:
         chosen = choose_jointly(result.scheme, companions, work) if choose_words else None
         if chosen is not None:
-            result = result.with_scheme(chosen, "CP-SAT, with the other schemes")
+            result = result.with_words(chosen, "CP-SAT, with the other schemes")
         joint = order_jointly(result.scheme, companions, work)
     except KeyboardInterrupt:
         raise SearchInterrupted(result) from None
-    result = replace(result, scheme=joint.scheme, joint=joint)
+    result = replace(
+        result,
+        scheme=joint.scheme,
+        joint=joint,
+        stopped=result.stopped or joint.stopped,
+        seconds=work.stopwatch.seconds(),
+    )
     if joint.stopped == "interrupted":
         raise SearchInterrupted(result)
     return result

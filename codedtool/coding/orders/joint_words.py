@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from codedtool.budget import Work
 from codedtool.coding.scheme import CodingScheme
+from codedtool.coding.solvers.cp_sat import CpSatStatus, run_solver
 from codedtool.coding.words import all_distances
 
 # Pairs of classes times columns: the model has a boolean for each. CIFAR-10 has 450 and takes a tenth of a second.
@@ -44,7 +45,7 @@ def choose_jointly(
         scheme: its K, N, N_act, H_min and spread are kept.
         others: schemes of the same K, which stay as they are.
         work: the seed is CP-SAT's, which has one worker and a deterministic limit, so that results repeat. The budget
-            is polled before every distance. The progress is told the phase "choosing words jointly".
+            is polled ten times a second. The progress is told the phase "choosing words jointly".
 
     Returns:
         None if there are too many classes, or if no joint distance above the least that any words have was found.
@@ -59,14 +60,13 @@ def choose_jointly(
     for distance in range(highest_joint_distance([scheme, *others]), least, -2):
         if work.stop_reason() is not None:
             return None
-        work.progress("choosing words jointly", 0, None, f"joint distance {distance}")
-        table = _solve(scheme, apart_KK, distance, work.seed)
+        table = _solve(scheme, apart_KK, distance, work)
         if table is not None:
             return CodingScheme(table)
     return None
 
 
-def _solve(scheme: CodingScheme, apart_KK: NDArray[np.int64], distance: int, seed: int) -> NDArray[np.uint8] | None:
+def _solve(scheme: CodingScheme, apart_KK: NDArray[np.int64], distance: int, work: Work) -> NDArray[np.uint8] | None:
     """A table with the scheme's figures, every pair of whose rows is far enough apart; None: none was found."""
     from ortools.sat.python import cp_model
 
@@ -90,11 +90,14 @@ def _solve(scheme: CodingScheme, apart_KK: NDArray[np.int64], distance: int, see
         # Columns may be exchanged, so that the first word may be chosen.
         for n in range(N):
             model.add(bits[0][n] == int(n < act))
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = seed
-    solver.parameters.max_deterministic_time = _DETERMINISTIC_TIME
-    status = solver.solve(model)
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    status, solver = run_solver(
+        model,
+        work,
+        deterministic_limit=_DETERMINISTIC_TIME,
+        seed=work.seed,
+        phase="choosing words jointly",
+        note=f"joint distance {distance}",
+    )
+    if status is not CpSatStatus.FOUND:
         return None
     return np.array([[solver.value(bit) for bit in row] for row in bits], dtype=np.uint8)

@@ -184,10 +184,14 @@ def _check_arguments(scheme: CodingScheme, others: Sequence[CodingScheme]) -> No
                 f"schemes are ordered together class by class, but one has K={scheme.num_classes} rows and "
                 f"another K={other.num_classes}; give schemes of one K"
             )
-    if scheme.num_classes > _MOST_CLASSES:
+    check_orderable(scheme.num_classes)
+
+
+def check_orderable(num_classes: int) -> None:
+    """Raise InputError for more classes than `order_jointly` orders."""
+    if num_classes > _MOST_CLASSES:
         raise InputError(
-            f"rows are ordered for up to K={_MOST_CLASSES} classes (two K x K tables in memory), "
-            f"got K={scheme.num_classes}"
+            f"rows are ordered for up to K={_MOST_CLASSES} classes (two K x K tables in memory), got K={num_classes}"
         )
 
 
@@ -205,7 +209,7 @@ class _Search:
         self.best = np.arange(self.num_classes)
         self.figures = self._figures(self.best)
         work.progress("ordering rows", 0, None, "bounding the joint distance of any order")
-        self.bound = joint_bound(scheme, others)
+        self.bound = joint_bound(scheme, others, work)
 
     def run(self) -> None:
         """All orders of a few classes, or annealing towards ever higher goals."""

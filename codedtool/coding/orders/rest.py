@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from codedtool.budget import Work
+from codedtool.budget import StopReason, Work
 from codedtool.coding.bounds.joint import joint_bound
 from codedtool.coding.orders.pairing import JointOrder, joint_distance_histogram
 from codedtool.coding.result import SchemeResult
 from codedtool.coding.scheme import CodingScheme
-from codedtool.coding.words import all_distances
 
 # Swaps of two rows that are tried, and how many between two looks at the budget.
 _SWAPS = 40_000
@@ -31,25 +30,27 @@ def order_rest(result: SchemeResult, num_fixed: int, companions: Sequence[Coding
     if not companions:
         return result
     start = time.monotonic()
+    stopped: StopReason | None = None
     scheme = result.scheme
     num_classes = scheme.num_classes
     work.progress("ordering rows", 0, _SWAPS, "the new rows")
-    own_KK = all_distances(scheme.words)
-    others_KK = sum((all_distances(other.words) for other in companions), np.zeros_like(own_KK))
+    own_K, others_SK = scheme.words, [other.words for other in companions]
     # A pair two digits closer weighs more than all pairs of two classes together.
-    weight_of = (2.0 * num_classes) ** (-np.arange(int((own_KK + others_KK).max()) + 1) / 2)
+    farthest = scheme.length + sum(other.length for other in companions)
+    weight_of = (2.0 * num_classes) ** (-np.arange(farthest + 1) / 2)
     order = np.arange(num_classes)
     random = np.random.default_rng(work.seed)
     num_swaps = _SWAPS if num_classes - num_fixed > 1 else 0
     for swap in range(num_swaps):
         if swap % _SLICE == 0:
             work.progress("ordering rows", swap, num_swaps, "the new rows")
-            if work.stop_reason() is not None:
+            stopped = work.stop_reason()
+            if stopped is not None:
                 break
         one, other = num_fixed + random.choice(num_classes - num_fixed, 2, replace=False)
-        before = _cost(order, one, other, own_KK, others_KK, weight_of)
+        before = _cost(order, one, other, own_K, others_SK, weight_of)
         order[[one, other]] = order[[other, one]]
-        if _cost(order, one, other, own_KK, others_KK, weight_of) > before:
+        if _cost(order, one, other, own_K, others_SK, weight_of) > before:
             order[[one, other]] = order[[other, one]]
     ordered = CodingScheme(scheme.table[order])
     given = joint_distance_histogram([scheme, *companions])
@@ -61,27 +62,37 @@ def order_rest(result: SchemeResult, num_fixed: int, companions: Sequence[Coding
         permutation=order,
         histogram=histogram,
         given_histogram=given,
-        bound=joint_bound(scheme, companions),
+        bound=joint_bound(scheme, companions, work),
         exhausted=False,
         seed=work.seed,
         seconds=time.monotonic() - start,
-        stopped=work.stop_reason(),
+        stopped=stopped,
     )
-    return replace(result, scheme=ordered, joint=joint)
+    return replace(
+        result,
+        scheme=ordered,
+        joint=joint,
+        stopped=result.stopped or joint.stopped,
+        seconds=work.stopwatch.seconds(),
+    )
 
 
 def _cost(
     order: NDArray[np.int64],
     one: int,
     other: int,
-    own_KK: NDArray[np.int64],
-    others_KK: NDArray[np.int64],
+    own_K: NDArray[np.uint64],
+    others_SK: Sequence[NDArray[np.uint64]],
     weight_of: NDArray[np.float64],
 ) -> float:
     """The weights of all pairs that one of two classes is in, each with itself left out."""
     total = 0.0
+    ordered_K = own_K[order]
     for row in (one, other):
-        weights = weight_of[own_KK[order[row], order] + others_KK[row]]
+        distances = sum(
+            np.bitwise_count(words_K[row] ^ words_K).astype(np.int64) for words_K in (ordered_K, *others_SK)
+        )
+        weights = weight_of[distances]
         total += float(weights.sum() - weights[row])
     return total
 

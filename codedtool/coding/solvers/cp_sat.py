@@ -1,4 +1,4 @@
-"""CP-SAT (OR-Tools) for feasibility problems with one boolean per word; used by `refine`, `all_words` and `beside`.
+"""CP-SAT (OR-Tools): how every model is run, and feasibility problems with one boolean per word.
 
 The limits are CP-SAT's deterministic time and one worker, so that the answer does not depend on the machine. Whatever
 the solver answers is checked in numpy before it is believed.
@@ -19,7 +19,7 @@ from codedtool.coding.problem import Problem
 from codedtool.coding.words import words_to_table
 
 if TYPE_CHECKING:
-    from ortools.sat.python.cp_model import CpModel
+    from ortools.sat.python.cp_model import CpModel, CpSolver
 
 # CP-SAT's own unit, about a second of one core each. This cap makes a result independent of the machine's speed.
 DETERMINISTIC_LIMIT = 60.0
@@ -56,20 +56,26 @@ def even_choice_model(words: NDArray[np.uint64], problem: Problem) -> tuple[CpMo
     return model, chosen
 
 
-def solve(model: CpModel, chosen: list[Any], work: Work, deterministic_limit: float) -> CpSatResult:
+def run_solver(
+    model: CpModel, work: Work, *, deterministic_limit: float, seed: int, phase: str, note: str
+) -> tuple[CpSatStatus, CpSolver]:
     """Solve on one worker in a thread of its own, so that the budget can stop it and Ctrl-C is heard at once.
 
     Args:
-        model: the model.
-        chosen: its booleans, one per word.
-        work: its progress is told the phase "CP-SAT".
+        model: the model; an objective that is not solved to its end still gives values.
+        work: its budget is polled, and its progress is told the phase.
         deterministic_limit: CP-SAT's deterministic time, in its own unit of about a second.
+        seed: CP-SAT's random seed; it takes the last 31 bits.
+        phase, note: what the progress is told.
+
+    Returns:
+        How it ended, and the solver, which has the values of the variables if any were found.
     """
     from ortools.sat.python import cp_model
 
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
-    solver.parameters.random_seed = work.seed % (1 << 31)
+    solver.parameters.random_seed = seed % (1 << 31)
     solver.parameters.max_deterministic_time = deterministic_limit
     solver.parameters.catch_sigint_signal = False
     statuses: list[Any] = []
@@ -78,7 +84,7 @@ def solve(model: CpModel, chosen: list[Any], work: Work, deterministic_limit: fl
     thread.start()
     try:
         while thread.is_alive():
-            work.progress("CP-SAT", 0, None, f"{len(chosen)} words, one worker")
+            work.progress(phase, 0, None, note)
             if work.stop_reason() is not None:
                 stopped = True
                 solver.stop_search()
@@ -88,11 +94,33 @@ def solve(model: CpModel, chosen: list[Any], work: Work, deterministic_limit: fl
         raise
     status = statuses[0]
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        values = np.array([solver.boolean_value(variable) for variable in chosen])
-        return CpSatResult(CpSatStatus.FOUND, np.flatnonzero(values))
+        return CpSatStatus.FOUND, solver
     if status == cp_model.INFEASIBLE and not stopped:
-        return CpSatResult(CpSatStatus.PROVED_IMPOSSIBLE)
-    return CpSatResult(CpSatStatus.UNKNOWN)
+        return CpSatStatus.PROVED_IMPOSSIBLE, solver
+    return CpSatStatus.UNKNOWN, solver
+
+
+def solve(model: CpModel, chosen: list[Any], work: Work, deterministic_limit: float) -> CpSatResult:
+    """`run_solver` for a model with one boolean per word.
+
+    Args:
+        model: the model.
+        chosen: its booleans.
+        work: as for `run_solver`; the phase is "CP-SAT".
+        deterministic_limit: as for `run_solver`.
+    """
+    status, solver = run_solver(
+        model,
+        work,
+        deterministic_limit=deterministic_limit,
+        seed=work.seed,
+        phase="CP-SAT",
+        note=f"{len(chosen)} words, one worker",
+    )
+    if status is not CpSatStatus.FOUND:
+        return CpSatResult(status)
+    values = np.array([solver.boolean_value(variable) for variable in chosen])
+    return CpSatResult(status, np.flatnonzero(values))
 
 
 def is_even(words: NDArray[np.uint64], problem: Problem) -> bool:

@@ -9,15 +9,17 @@ from codedtool.budget import Work
 from codedtool.coding.problem import Problem
 from codedtool.coding.scheme import best_spread
 from codedtool.coding.solvers.balance import select_balanced
+from codedtool.coding.solvers.cp_sat import CpSatStatus, run_solver
 from codedtool.coding.words import words_to_table
 
 # How many words at least are left to `select_balanced`, in units of N. None at first: one word more than an even union
 # has spread 1, and in a linear code, where the odd column sums spell a codeword, hardly anything else has.
 _REMAINDERS = (0, 1, 4)
 
-# Choosing whole orbits: kinds of orbits that CP-SAT is asked about, and its deterministic time, about seconds.
+# Choosing whole orbits: kinds of orbits that CP-SAT is asked about, its deterministic time (seconds) and seed.
 _MOST_KINDS = 5000
 _UNION_LIMIT = 1.0
+_UNION_SEED = 1
 
 
 def choose_even(words: NDArray[np.uint64], orbit: NDArray[np.int64], problem: Problem, work: Work) -> NDArray[np.int64]:
@@ -35,13 +37,13 @@ def choose_even(words: NDArray[np.uint64], orbit: NDArray[np.int64], problem: Pr
         (K,) int64, ascending positions.
     """
     length, num_classes = problem.length, problem.num_classes
-    whole = choose_balanced_union(words, orbit, length, num_classes)
+    whole = choose_balanced_union(words, orbit, length, num_classes, work)
     if whole is not None:
         return whole
     table = words_to_table(words, length)
     best, best_spread_found = None, len(words)
     for factor in _REMAINDERS:
-        whole = _take_orbits(words, orbit, length, 0, num_classes - factor * length, 0)
+        whole = _take_orbits(words, orbit, length, 0, num_classes - factor * length, 0, work)
         chosen = _completed(words, whole, problem, work)
         sums = table[chosen].sum(axis=0, dtype=np.int64)
         spread = int(sums.max() - sums.min())
@@ -70,7 +72,7 @@ def _completed(
 
 
 def choose_balanced_union(
-    words: NDArray[np.uint64], orbit: NDArray[np.int64], length: int, num_classes: int
+    words: NDArray[np.uint64], orbit: NDArray[np.int64], length: int, num_classes: int, work: Work
 ) -> NDArray[np.int64] | None:
     """K words that are whole orbits, with S_max - S_min as small as K words of their weight can have it.
 
@@ -79,16 +81,23 @@ def choose_balanced_union(
         orbit: (M,) int64, which orbit (or any other part that must stay whole) each word belongs to.
         length: N.
         num_classes: K.
+        work: its budget is polled ten times a second.
 
     Returns:
         (K,) int64 ascending positions, or None where no choice of whole orbits will do or none is found in a moment.
     """
     act = int(words[0]).bit_count()
-    return _take_orbits(words, orbit, length, num_classes, num_classes, best_spread(num_classes, length, act))
+    return _take_orbits(words, orbit, length, num_classes, num_classes, best_spread(num_classes, length, act), work)
 
 
 def _take_orbits(
-    words: NDArray[np.uint64], orbit: NDArray[np.int64], length: int, fewest: int, most: int, spread: int
+    words: NDArray[np.uint64],
+    orbit: NDArray[np.int64],
+    length: int,
+    fewest: int,
+    most: int,
+    spread: int,
+    work: Work,
 ) -> NDArray[np.int64] | None:
     """As many words as possible, ``fewest`` to ``most``, that are whole orbits and even; None where there are none.
 
@@ -116,10 +125,15 @@ def _take_orbits(
         else:
             model.add(column_sum * length == size * act)
     model.maximize(size)
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.max_deterministic_time = _UNION_LIMIT
-    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    status, solver = run_solver(
+        model,
+        work,
+        deterministic_limit=_UNION_LIMIT,
+        seed=_UNION_SEED,
+        phase="CP-SAT",
+        note=f"{len(kinds)} kinds of orbits, one worker",
+    )
+    if status is not CpSatStatus.FOUND:
         return None
     is_taken = np.zeros(len(sums), dtype=np.bool_)
     for kind, variable in enumerate(taken):

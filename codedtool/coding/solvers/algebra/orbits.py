@@ -247,7 +247,7 @@ class _Search:
             reached = kernels.search_orbits(self.orbits, self.rows, self.choice, limits, state)
             if reached and num_classes is not None:
                 words, orbit = self._code()
-                self.union = choose_balanced_union(words, orbit, self.length, num_classes)
+                self.union = choose_balanced_union(words, orbit, self.length, num_classes, work)
                 if self.union is not None:
                     return None
             if state[kernels.BEST_SIZE] == self.orbits.sizes.sum():
