@@ -123,7 +123,8 @@ class _Programme:
 
         solver = pywraplp.Solver.CreateSolver("GLOP")
         if self.budget.time_limit is not None:
-            solver.SetTimeLimit(math.ceil(1000 * (self.budget.time_limit - self.budget.elapsed())))
+            # In milliseconds, where 0 is no limit.
+            solver.SetTimeLimit(max(1, math.ceil(1000 * (self.budget.time_limit - self.budget.elapsed()))))
         infinity = solver.infinity()
         x = {cell: solver.NumVar(0, infinity, "") for cell in self.cells}
         own = {a: solver.Constraint(pairs, pairs) for a, pairs in self.own_pairs.items()}
