@@ -162,16 +162,17 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _start_server() -> None:
-    """Start the process that forks the workers, if there is none yet, so that it and they never see Ctrl-C or SIGTERM.
+    """Start the process that forks the workers, if there is none yet, so that it and they never see Ctrl-C.
 
-    A terminal sends Ctrl-C to all processes of a command, and a scheduler may do so with SIGTERM. Only the main process
-    acts on them: it may still need a batch to finish its step, and it ends the others. Blocked signals are inherited.
+    A terminal sends it to all processes of a command. Only the main process acts on it: it may still need a batch to
+    finish its step, and it ends the others. A blocked signal is inherited. SIGTERM is not blocked, because torch ends
+    workers with it.
     """
     if not _has_server():
         return
-    # Started later, the tracker would unblock the signals again.
+    # Started later, the tracker would unblock the signal again.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:

@@ -34,7 +34,7 @@ SCRIPT = """
     import threading
     import time
 
-    from torch.utils.data import dataloader
+    from torch.utils.data import _utils, dataloader
 
     from codedtool.data.workers import in_workers
     from slow import Slow
@@ -64,6 +64,8 @@ SCRIPT = """
         threading.Thread(target=interrupt, daemon=True).start()
     # Comes after multiprocessing has removed its semaphores, and before it ends its processes.
     multiprocessing.util.Finalize(None, time.sleep, args=(2,), exitpriority=0)
+    # torch waits so long for a worker to end by itself, and then ends it: on a busy machine its start takes longer.
+    _utils.MP_STATUS_CHECK_INTERVAL = 0.1
     slow = Slow()
     slow.name = "slow"
     try:
