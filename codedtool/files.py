@@ -159,6 +159,37 @@ def read_json(path: Path, advice: str = "") -> Any:
         raise _error(f"{path}: cannot be read as JSON", error, advice) from None
 
 
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Within it, no other process can be within it for the same folder. The lock ends with its process.
+
+    On a system or a file system without such locks, nothing is locked.
+
+    Raises:
+        InputError: another process is within it; ``refusal`` is the message.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # whoever reads or writes in the folder will report it
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(refusal) from None
+        except OSError:
+            pass  # a network drive's server without locks
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _refuse_constant(name: str) -> None:
     """Python reads NaN, Infinity and -Infinity, and JSON has none of them."""
     raise ValueError(f"{name} is no number of JSON")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -20,6 +20,7 @@ from codedtool.interrupts import was_interrupted
 from codedtool.training.launch import ADVICE, read_launch
 from codedtool.training.precision import as_begun
 from codedtool.training.recipe import Recipe, settings
+from codedtool.training.recipes import composed
 from codedtool.training.run import Run
 from codedtool.training.runtime import Interrupted
 from codedtool.training.settings import check_key
@@ -200,6 +201,7 @@ def sweep(
     vary: Mapping[str, Sequence[Any]],
     *,
     scheme_sets: Mapping[str, Mapping[str, CodingScheme]] | None = None,
+    given: Mapping[str, Any] | None = None,
     folder: Path,
     num_seeds: int = 1,
     download: bool = True,
@@ -212,10 +214,12 @@ def sweep(
     point (`SweepPoint.failed`), and the sweep goes on; the same call tries it again.
 
     Args:
-        recipe: the values that all runs share.
+        recipe: the recipe that all runs share.
         schemes: the scheme of each coded stage.
         vary: values by the recipe's key; for the key "scheme", names of ``scheme_sets``.
         scheme_sets: the schemes by stage, by name; they replace ``schemes`` if "scheme" is varied.
+        given: further values by the recipe's key, the same for all runs. As in a single training, the learning rate
+            follows the batch, and warm-up and cool-down the epochs, unless they are given or vary.
         folder: the folder of the runs, one for each combination and seed.
         num_seeds: number of seeds: recipe.seed, recipe.seed + 1, ...
         download: whether a missing data set may be downloaded.
@@ -236,10 +240,14 @@ def sweep(
     if not vary:
         raise InputError("nothing varies: give `vary` as KEY=VALUE,VALUE")
     budget = budget or Budget()
-    seeds = tuple(recipe.seed + number for number in range(num_seeds))
+    shared = dict(given or {})
+    first_seed = recipe.with_values(shared).seed if "seed" in shared else recipe.seed
+    seeds = tuple(first_seed + number for number in range(num_seeds))
     combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
     # Values out of range are refused before the first training.
-    recipes = [recipe.with_values({k: v for k, v in values.items() if k != SCHEME}) for values in combinations]
+    recipes = [
+        composed(recipe, shared | {k: v for k, v in values.items() if k != SCHEME})[0] for values in combinations
+    ]
     points = []
     first_error: Exception | None = None
     for number, (values, varied) in enumerate(zip(combinations, recipes, strict=True)):
@@ -254,6 +262,7 @@ def sweep(
                     assigned,
                     name,
                     folder,
+                    given=shared.keys() | vary.keys(),
                     download=download,
                     budget=budget,
                     progress=progress,
@@ -286,6 +295,7 @@ def _trained(
     name: str,
     folder: Path,
     *,
+    given: Collection[str],
     download: bool,
     budget: Budget,
     progress: Progress,
@@ -293,7 +303,14 @@ def _trained(
     """The finished run called ``name``: an earlier one, a continued one or a new one."""
     if not exists(folder / name):
         return train(
-            recipe, schemes, run_name=name, folder=folder, download=download, budget=budget, progress=progress
+            recipe,
+            schemes,
+            run_name=name,
+            folder=folder,
+            given=given,
+            download=download,
+            budget=budget,
+            progress=progress,
         ).run
     run = Run.load(name, folder=folder)
     started = run.recipe.with_values(run.adjusted)

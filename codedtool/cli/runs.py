@@ -233,13 +233,15 @@ class Resolved(NamedTuple):
     Attributes:
         recipe: every value of the training.
         assignment: which scheme codes which stage.
-        given: keys of the recipe's values that the flags or the file set.
+        base: the recipe by name, from which ``recipe`` was composed.
+        given: the recipe's values that the flags or the file set.
         lines: for people, about the choice of the recipe and the values that followed others.
     """
 
     recipe: Recipe
     assignment: Assignment
-    given: frozenset[str]
+    base: Recipe
+    given: Mapping[str, Any]
     lines: tuple[str, ...]
 
 
@@ -276,9 +278,10 @@ def resolve(
         data = default_data(assignment.num_classes, values.get("data_dir", Recipe().data_dir))
         found = find_recipe(data, values.get("recipe"))
     base, chosen = found
-    recipe, lines = composed(base, {**values, "preset": assignment.preset})
+    values["preset"] = assignment.preset
+    recipe, lines = composed(base, values)
     warn_of_ignored(recipe, values, coded=bool(assignment.schemes))
-    return Resolved(recipe, assignment, frozenset(values), (chosen, *lines))
+    return Resolved(recipe, assignment, base, values, (chosen, *lines))
 
 
 def _image_size(recipe: Recipe, values: Mapping[str, Any]) -> int:

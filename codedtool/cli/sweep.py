@@ -14,13 +14,14 @@ from codedtool.cli.runs import (
     SchemeFiles,
     StageNames,
     UncodedStages,
+    described,
     given,
     interruptible_training,
     loading,
     resolve,
     with_recipe_flags,
 )
-from codedtool.cli.session import Json, Quiet, end_with, show, verb
+from codedtool.cli.session import Json, Quiet, end_with, in_flags, say, show, verb
 from codedtool.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ def sweep(
 
         grid: dict[str, Any] = {}
         for text in vary:
-            key, found = parse_vary(text)
+            key, read = parse_vary(text)
             if key in grid or key in flags:
                 raise InputError(f"`vary` {key}: it is given twice")
-            grid[key] = found
+            grid[key] = read
         if SCHEME in grid and schemes:
             raise InputError("`vary` scheme and `schemes` exclude each other")
         sets = {"+".join(Path(file).stem for file in files): files for files in grid.get(SCHEME, ())}
@@ -81,18 +82,21 @@ def sweep(
         }
         if SCHEME in grid:
             grid[SCHEME] = tuple(sets)
-            recipe = next(iter(resolved.values())).recipe
-            if any(one.recipe != recipe for one in resolved.values()):
+            found = next(iter(resolved.values()))
+            if any(one.recipe != found.recipe for one in resolved.values()):
                 raise InputError("`vary` scheme: the sets do not fit one `preset`; name it")
             assigned: dict[str, CodingScheme] = {}
         else:
             found = resolve(schemes, stages, uncoded_stages, config, flags)
-            recipe, assigned = found.recipe, found.assignment.schemes
+            assigned = found.assignment.schemes
+        for line in (*(described(found.assignment) if assigned else ()), *found.lines):
+            say(in_flags(line), to_stderr=json_output)
         result = analyse(
-            recipe,
+            found.base,
             assigned,
             grid,
             scheme_sets={label: one.assignment.schemes for label, one in resolved.items()},
+            given=found.given,
             folder=DEFAULT_FOLDER / name,
             num_seeds=seeds,
             download=not no_download,

@@ -42,6 +42,9 @@ COUNT_LIMIT = 100_000
 # Number of images whose size is compared before all images are decoded.
 _NUM_PROBES = 32
 
+# Images of each folder, spread over it, among which those are chosen.
+_NUM_SAMPLED = 8
+
 _LAYOUT = (
     "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; name a folder that does (folder:PATH), or set a part of its "
     "images aside for validation with `split` 0.2, or use synthetic:K, which needs no files"
@@ -150,7 +153,8 @@ def survey_folder(path: Path, *, count_all: bool = False) -> FolderSurvey | None
     with suppress(OSError):  # the loader will report it
         for images in walk_images(root):
             num_images += len(images)
-            sample.append(images[0])
+            # Not the first one alone: an icon may be its folder's first file.
+            sample += images[:: max(1, len(images) // _NUM_SAMPLED)][:_NUM_SAMPLED]
             if num_images >= COUNT_LIMIT and not count_all:
                 break
     sides = []

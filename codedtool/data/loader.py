@@ -35,7 +35,8 @@ class Batch(NamedTuple):
         images: (B, 3, H, W) uint8, channels last in memory. `normalize` turns them into the network's input on the
             device, because float32 would be four times as many bytes to copy.
         targets: (B,) int64 classes.
-        indices: (B,) int64 numbers of the images in their split.
+        indices: (B,) int64 numbers of the images in their split. In balanced training, an image that was drawn before
+            in this epoch has its number plus the number of images for every such time.
     """
 
     images: torch.Tensor
@@ -101,7 +102,7 @@ def train_batches(
     rng = np.random.default_rng((seed, epoch))
     order = _balanced_draws(split.targets, rng) if balanced else rng.permutation(len(split))
     rows = [order[number * batch_size :][:batch_size][rank::world_size] for number in range(start_batch, num_batches)]
-    jobs = (_job(split, draws % len(split), sample_words(draws, seed=seed, epoch=epoch)) for draws in rows)
+    jobs = (_job(split, draws, sample_words(draws, seed=seed, epoch=epoch)) for draws in rows)
     prepare = _Prepare(size, augmentation, split.skip_bad_images, crop_part=1.0)
     slow = augmentation.per_image or split.image_size != (size, size)
     return _run(jobs, prepare, num_workers=num_workers if slow else 0, pin_memory=pin_memory)
@@ -197,10 +198,10 @@ class _Prepared(NamedTuple):
     skipped: list[str]
 
 
-def _job(split: Split, indices_B: NDArray[np.int64], words_BS: NDArray[np.uint64] | None) -> _Job:
-    images = split.images
-    chosen = images[indices_B] if isinstance(images, np.ndarray) else [images[index] for index in indices_B]
-    return _Job(chosen, split.targets[indices_B], indices_B, words_BS)
+def _job(split: Split, draws_B: NDArray[np.int64], words_BS: NDArray[np.uint64] | None) -> _Job:
+    images, numbers_B = split.images, draws_B % len(split)
+    chosen = images[numbers_B] if isinstance(images, np.ndarray) else [images[number] for number in numbers_B]
+    return _Job(chosen, split.targets[numbers_B], draws_B, words_BS)
 
 
 @dataclass(frozen=True)

@@ -204,12 +204,17 @@ class CheckpointStore:
             return None
 
     def rewind(self, which: Which) -> None:
-        """Make ``which`` the last checkpoint and drop the later ones; their folders stay until the next save."""
+        """Make ``which`` the last checkpoint and drop the later ones; their folders stay until the next save.
+
+        If the best one is dropped, ``which`` is the best one that is left, unless it was saved within an epoch.
+        """
         index = self.index()
         dropped, chosen = index.get("last"), index[which]
         if dropped == chosen:
             return
         kept = {key: name for key, name in index.items() if name != dropped and key != "previous"}
+        if "best" not in kept and chosen.endswith("s000000"):
+            kept["best"] = chosen
         write_atomically(self.folder / _INDEX, (json.dumps({**kept, "last": chosen}, indent=2) + "\n").encode())
 
     def _write_folder(

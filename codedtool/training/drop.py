@@ -27,7 +27,8 @@ def drop_key(*, seed: int, epoch: int, group: int) -> torch.Tensor:
     Returns:
         (1,) int64 on the CPU. It is a tensor because XLA would compile the step again for every new Python number.
     """
-    key = torch.tensor([seed], dtype=torch.int64)
+    # The seed is mixed too: else epoch 1 of a seed would have the masks of epoch 0 of the next seed.
+    key = _mix(torch.tensor([seed], dtype=torch.int64))
     for part in (epoch, group):
         key = _mix(key + part)
     return key
@@ -37,7 +38,7 @@ def drop_mask(indices_B: torch.Tensor, key: torch.Tensor, *, length: int, p_drop
     """Draw the factors by which dropSubNNs multiplies the subNNs of one drop group.
 
     Args:
-        indices_B: (B,) int64, the samples' numbers in the training set.
+        indices_B: (B,) int64, the samples' numbers (`codedtool.data.Batch.indices`).
         key: result of `drop_key`, on the device of ``indices_B``.
         length: N, the number of subNNs.
         p_drop: probability of dropping a subNN, 0 <= p < 1.

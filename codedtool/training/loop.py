@@ -105,7 +105,7 @@ class Trainer:
             self._train_epoch(start)
             seconds = time.monotonic() - start
             train = self._totals.means(self.runtime.sum(self._totals.sums))
-            average_statistics(self.network, self.runtime)
+            self._average_statistics()
             try:
                 val, evidence = collect_evidence(
                     self.evaluated,
@@ -127,7 +127,10 @@ class Trainer:
                 "images_per_second": self._speed(self.steps_per_epoch - first_step, seconds),
             }
             self.history.append(row)
-            best = val["accuracy"] > self.best_accuracy
+            # A training that goes on from an earlier checkpoint may have lost the best one.
+            best = val["accuracy"] > self.best_accuracy or (
+                self.runtime.is_main and "best" not in self.run.checkpoints.index()
+            )
             self.best_accuracy = max(self.best_accuracy, val["accuracy"])
             self.epoch, self.step = self.epoch + 1, 0
             self._totals = self._new_totals()
@@ -155,6 +158,12 @@ class Trainer:
         patience = self.recipe.early_stop_epochs
         return bool(patience and accuracies and len(accuracies) - 1 - accuracies.index(max(accuracies)) >= patience)
 
+    def _average_statistics(self) -> None:
+        """Average BatchNorm's statistics over ranks, those of the moving average too."""
+        average_statistics(self.network, self.runtime)
+        if self.average is not None:
+            average_statistics(self.average, self.runtime)
+
     @property
     def evaluated(self) -> CodedNetwork:
         """The network to evaluate and save: the moving average if there is one."""
@@ -174,7 +183,7 @@ class Trainer:
             DivergedError: the weights are not finite; nothing is written.
             InputError: the write failed.
         """
-        average_statistics(self.network, self.runtime)
+        self._average_statistics()
         sums = self.runtime.sum(self._totals.sums)
         if not all_finite(list(self.network.state_dict().values())):
             raise DivergedError(f"the weights are not finite after {self._where()}; {self._advice()}")
@@ -271,8 +280,9 @@ class Trainer:
                 f"no image of one batch in epoch {self.epoch + 1} can be read: `skip_bad_images` is meant for a few "
                 "bad files; check the data set"
             )
-        micro = recipe.micro_batch or len(targets)
-        parts = list(zip(images.split(micro), targets.split(micro), indices.split(micro), strict=True))
+        # Equal parts: BatchNorm needs more than one image where the last features have one pixel.
+        passes = -(-len(targets) // (recipe.micro_batch or len(targets)))
+        parts = list(zip(*(tensor.tensor_split(passes) for tensor in (images, targets, indices)), strict=True))
         for number, part in enumerate(parts, start=1):
             images_BCHW, targets_B, indices_B = (runtime.put(tensor) for tensor in part)
             images_BCHW = normalize(images_BCHW, self.run.normalization)

@@ -246,13 +246,13 @@ def plan(
             known = default_data(num_classes, Recipe().data_dir)
     recipe, recipe_reason = find_recipe(known or "folder:", None if known else "small")
     recipe = recipe.with_values({"split": split})
-    if image_size is None and data is None:
+    if image_size is None and known is None:
         image_size = usual_size(num_classes)
     if image_size is None:
         image_size, train_size = max(recipe.train_size, recipe.eval_size), recipe.train_size
     else:
         train_size = image_size
-    if data is None or size_was_given:
+    if known is None or size_was_given:
         recipe = recipe.with_values({"train_size": image_size, "eval_size": image_size})
     if data is None:
         num_images = _NUM_IMAGES.get(known or "")

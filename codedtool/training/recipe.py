@@ -37,7 +37,8 @@ class NetworkSettings:
     gradient_masking: Annotated[
         bool,
         Setting(
-            "Stop gradients through the subNNs that are inactive for an image's class (appendix E, where mu is 0)."
+            "Stop gradients through the outputs of subNNs that are inactive for an image's class (appendix E, where mu "
+            "is 0)."
         ),
     ] = False
     shortcuts: Annotated[
@@ -250,7 +251,9 @@ class Recipe(MachineSettings, ImageSettings, OptimisationSettings, NetworkSettin
         if not self.sched_on_updates:
             epoch = math.floor(epoch)
         if epoch < self.warmup_epochs:
-            return self.warmup_lr + (self.lr - self.warmup_lr) * epoch / self.warmup_epochs
+            # A small batch's learning rate, which is scaled, may be below the rate of the warm-up, which is not.
+            start = min(self.warmup_lr, self.lr)
+            return start + (self.lr - start) * epoch / self.warmup_epochs
         length = self.epochs - self.cooldown_epochs
         if epoch >= length:
             return self.min_lr

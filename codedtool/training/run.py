@@ -368,8 +368,9 @@ def latest_name(folder: Path) -> str | None:
 
 
 def _is_name(name: str) -> bool:
-    """Whether a run may have this name: one folder's, which is not hidden."""
-    return bool(name) and Path(name).name == name and not name.startswith(".") and "\0" not in name and name != _LATEST
+    """Whether a run may have this name: one folder's, which is not hidden, and that people and text files can hold."""
+    is_folder = Path(name).name == name and not name.startswith(".")
+    return bool(name) and is_folder and name == name.strip() and name.isprintable() and name != _LATEST
 
 
 def _taken(path: Path) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from codedtool.budget import Budget, Progress, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import ImageData, check_num_classes, choose_crop_part
 from codedtool.errors import InputError
+from codedtool.files import locked
 from codedtool.training.checkpoint import Checkpoint, Which
 from codedtool.training.devices import device_kind, for_this_machine, launch, needs_launch, opened_runtime
 from codedtool.training.init import InitialWeights, initial_weights
@@ -155,9 +156,17 @@ def train(
             )
         run = Run.load(runtime.share(None if run is None else run.name), folder=folder)
         try:
-            return _fit(
-                run, data, runtime, None, initial, budget=budget or Budget(), progress=progress, tell_epoch=tell_epoch
-            )
+            with _alone(run, runtime):
+                return _fit(
+                    run,
+                    data,
+                    runtime,
+                    None,
+                    initial,
+                    budget=budget or Budget(),
+                    progress=progress,
+                    tell_epoch=tell_epoch,
+                )
         except BaseException:
             # A checkpoint whose index cannot be read is kept, and this error stays the one that is told.
             with suppress(InputError):
@@ -207,7 +216,7 @@ def resume(
         start = time.monotonic()
         launch(_resume_child, begun, checkpoint, changes, download)
         return _result_of(run, start)
-    with opened_runtime(recipe, is_training=True) as runtime:
+    with opened_runtime(recipe, is_training=True) as runtime, _alone(run, runtime):
         data = load_data_of(begun, recipe, runtime, download=download, progress=progress)
         check_same_data(begun, recipe, data, resumed=True)
         if runtime.is_main:
@@ -234,6 +243,13 @@ def resume(
             progress=progress,
             tell_epoch=tell_epoch,
         )
+
+
+def _alone(run: Run, runtime: Runtime) -> AbstractContextManager[None]:
+    """The context of a training, in which no other process trains the run: both would remove checkpoints."""
+    if not runtime.is_main:
+        return nullcontext()
+    return locked(run.path, f"{run.path} is being trained by another process: wait for its end, or begin a new run")
 
 
 def _check_same_precision(recipe: Recipe, runtime: Runtime) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from statistics import mean, stdev
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +17,11 @@ from hypothesis import strategies as st
 
 from codedtool.analysis.result import NONE
 from codedtool.analysis.sweep import parse_vary
+from codedtool.analysis.sweep import sweep as sweep_of
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
+from codedtool.training.recipe import Recipe
+from codedtool.training.recipes import RECIPES, composed
 from tests.commands import run
 from tests.paths import SCHEMES
 
@@ -95,6 +100,30 @@ def test_bad_grids_are_refused_before_anything_is_trained(vary: list[str], said:
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_values_follow_and_stay_as_in_a_single_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[Recipe, set[str]]] = []
+
+    def train(recipe: Recipe, *_: Any, given: Collection[str], **__: Any) -> Any:
+        trained.append((recipe, set(given)))
+        return SimpleNamespace(path=tmp_path)
+
+    monkeypatch.setattr("codedtool.analysis.sweep._trained", train)
+    monkeypatch.setattr("codedtool.analysis.sweep._figures", lambda *_, **__: {})
+    base = RECIPES["small"]
+    grid = {"batch_size": (32, 128), "epochs": (base.epochs, 2)}
+    sweep_of(base, {}, grid, given={"mu": 3.0, "seed": 7}, folder=tmp_path)
+    assert [recipe for recipe, _ in trained] == [
+        composed(base, {"mu": 3.0, "seed": 7, "batch_size": size, "epochs": epochs})[0]
+        for size in (32, 128)
+        for epochs in (base.epochs, 2)
+    ]
+    assert [recipe.lr / base.lr for recipe, _ in trained[::2]] == [32 / base.batch_size, 128 / base.batch_size]
+    assert all(given == {"mu", "seed", "batch_size", "epochs"} for _, given in trained)
+    trained.clear()
+    sweep_of(base, {}, {"lr": (0.1, 0.2)}, given={"batch_size": 2000}, folder=tmp_path)
+    assert [(recipe.lr, "lr" in given) for recipe, given in trained] == [(0.1, True), (0.2, True)]
 
 
 def test_schemes_vary_and_so_do_the_ratios_of_the_stages(tmp_path: Path) -> None:

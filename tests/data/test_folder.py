@@ -32,9 +32,10 @@ def test_a_survey_counts_training_images_and_finds_their_median_size(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert survey_folder(tree) == FolderSurvey(9, 5)
-    for name in ("0.png", "1.webp"):
-        write_image(tree / "train" / "bee" / name, (70, 90))
-        write_image(tree / "train" / "cow" / name, (80, 90))
+    for path in (tree / "train" / "bee").iterdir():
+        write_image(path, (70, 90))
+    for path in (tree / "train" / "cow").iterdir():
+        write_image(path, (80, 90))
     assert survey_folder(tree) == FolderSurvey(9, 70)
     with monkeypatch.context() as patch:
         patch.setattr("codedtool.data.folder.COUNT_LIMIT", 4)
@@ -42,6 +43,14 @@ def test_a_survey_counts_training_images_and_finds_their_median_size(
         assert few is not None
         assert few.num_images == 6
         assert survey_folder(tree, count_all=True) == FolderSurvey(9, 70)
+    # An icon that is its folder's first file does not decide.
+    for name in ("ant", "bee", "cow"):
+        write_image(tree / "train" / name / "!icon.png", (8, 8))
+    found = survey_folder(tree)
+    assert found is not None
+    assert found.side > 8
+    for name in ("ant", "bee", "cow"):
+        (tree / "train" / name / "!icon.png").unlink()
     shutil.move(tree / "train", tree / "classes")
     shutil.rmtree(tree / "val")
     assert survey_folder(tree / "classes") == FolderSurvey(9, 70)

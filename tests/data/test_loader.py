@@ -410,7 +410,10 @@ def test_balanced_batches_draw_every_class_equally_often_and_vary_repeated_image
 
     found = batches(0)
     assert sorted(np.bincount(torch.cat([batch.targets for batch in found]))) == [16, 17, 17]
-    indices = torch.cat([batch.indices for batch in found]).numpy()
+    draws = torch.cat([batch.indices for batch in found]).numpy()
+    # Every draw has its own number, by which dropSubNNs draws too.
+    assert len(set(draws.tolist())) == 50
+    indices = draws % 50
     assert np.array_equal(targets[indices], torch.cat([batch.targets for batch in found]))
     counts = np.bincount(indices, minlength=50)
     assert (counts[:40].max(), set(counts[40:47]), set(counts[47:])) <= (1, {2, 3}, {5, 6})

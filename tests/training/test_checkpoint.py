@@ -73,6 +73,18 @@ def test_going_back_drops_what_came_after(store: CheckpointStore) -> None:
     assert torch.equal(store.load("last").weights["w"], weights(7)["w"])
 
 
+def test_going_back_leaves_a_best_checkpoint_that_ends_an_epoch(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for number, (epoch, step) in enumerate(((1, 0), (1, 5), (2, 0))):
+        store.save(f"e{epoch:04d}s{step:06d}", weights(number), STATE, metadata={}, best=step == 0)
+    store.rewind("previous")
+    assert store.index() == {"last": "e0001s000005"}
+    store.save("e0002s000000", weights(3), STATE, metadata={}, best=True)
+    store.save("e0003s000000", weights(4), STATE, metadata={}, best=True)
+    store.rewind("previous")
+    assert store.index() == {"last": "e0002s000000", "best": "e0002s000000"}
+
+
 @pytest.mark.parametrize("call", range(1, 6))
 def test_a_full_disk_loses_nothing(store: CheckpointStore, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = os.fsync, 0

@@ -27,10 +27,19 @@ def splitmix64(state: int) -> int:
 def test_drop_masks_are_splitmix64_of_seed_epoch_group_sample_and_subnn() -> None:
     mask = masks(torch.tensor([0, 7, 49_999]), seed=5, epoch=3, group=1, p_drop=0.3)
     for row, index in enumerate((0, 7, 49_999)):
-        key = splitmix64(splitmix64(splitmix64(5 + 3) + 1) + index)
+        key = splitmix64(splitmix64(splitmix64(splitmix64(5) + 3) + 1) + index)
         for column in range(20):
             dropped = splitmix64(key + column) >> 11 < int(0.3 * 2**53)
             assert mask[row, column].item() == pytest.approx(0.0 if dropped else 1 / 0.7)
+
+
+def test_seeds_share_no_masks_in_any_epoch() -> None:
+    indices = torch.arange(1000)
+    keys = {
+        (seed, epoch): drop_key(seed=seed, epoch=epoch, group=0).item() for seed in range(20) for epoch in range(20)
+    }
+    assert len(set(keys.values())) == 400
+    assert not torch.equal(masks(indices, seed=0, epoch=1), masks(indices, seed=1, epoch=0))
 
 
 def test_drop_masks_know_only_the_sample_not_its_place_in_the_batch() -> None:

@@ -12,10 +12,14 @@ import pytest
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from codedtool.budget import Budget, silent
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import load_dataset
+from codedtool.errors import InputError
+from codedtool.files import locked
+from codedtool.models.network import CodedNetwork
 from codedtool.training.devices import opened_runtime
 from codedtool.training.inductor import Compiled
 from codedtool.training.loop import Trainer
@@ -67,6 +71,39 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(scheme: CodingScheme
         accumulated, _ = train_once(scheme, micro_batch, tmp_path)
         for key, tensor in whole.items():
             torch.testing.assert_close(accumulated[key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_is_passed_in_equal_parts(
+    scheme: CodingScheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BatchNorm cannot normalise a last part of one image whose features have one pixel."""
+    sizes = []
+    forward = CodedNetwork.forward
+
+    def seen(network: CodedNetwork, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        if torch.is_grad_enabled():
+            sizes.append(len(images))
+        return forward(network, images, *rest, **named)
+
+    monkeypatch.setattr(CodedNetwork, "forward", seen)
+    train_once(scheme, 359, tmp_path)
+    assert sizes == [180] * 4
+
+
+def test_statistics_of_the_moving_average_are_averaged_over_ranks_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    averaged = []
+    monkeypatch.setattr("codedtool.training.loop.average_statistics", lambda network, _: averaged.append(type(network)))
+    run_of(tmp_path, epochs=1, ema_decay=0.9)
+    assert averaged == [CodedNetwork, AveragedModel] * 2
+
+
+def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
+    run = run_of(tmp_path, epochs=1)[0].run
+    with locked(run.path, "taken"), pytest.raises(InputError, match="is being trained by another process: wait"):
+        resume(run)
+    assert resume(run).epochs == 1
 
 
 def run_of(folder: Path, **values: Any) -> tuple[TrainResult, list[str]]:

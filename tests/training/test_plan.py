@@ -114,6 +114,13 @@ def test_a_folder_without_validation_images_is_planned_with_a_part_of_them_and_c
     assert tomllib.loads(found.config())["split"] == 0.2
 
 
+def test_a_number_of_classes_of_the_papers_is_planned_as_its_recipe_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = RECIPES["cifar10"].with_values({"train_size": 16, "eval_size": 32})
+    monkeypatch.setattr("codedtool.training.plan.find_recipe", lambda *_: (recipe, "a recipe"))
+    found = plan(10, device="cpu")
+    assert (found.image_size, found.train_size, found.recipe) == (32, 16, recipe)
+
+
 def test_a_size_that_was_asked_for_is_trained_at(tmp_path: Path) -> None:
     for name in ("ant", "bee", "cat"):
         (tmp_path / name).mkdir()

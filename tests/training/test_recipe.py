@@ -56,6 +56,14 @@ def test_imagenet_learning_rate_is_timms_cosine_with_warm_up_and_cool_down() -> 
     assert recipe.learning_rate(3.5) == recipe.learning_rate(3)
 
 
+def test_a_warm_up_never_starts_above_the_highest_rate() -> None:
+    recipe, _ = composed(RECIPES["cifar10-cpu"], {"batch_size": 8})
+    assert recipe.lr < recipe.warmup_lr
+    rates = [recipe.learning_rate(epoch) for epoch in range(recipe.epochs)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == recipe.lr
+
+
 def test_the_learning_rate_of_every_step_is_timms_schedule_on_updates() -> None:
     recipe = RECIPES["small"].with_values({"epochs": 6, "warmup_epochs": 1, "cooldown_epochs": 1})
     steps = 7

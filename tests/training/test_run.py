@@ -65,7 +65,7 @@ def test_a_name_that_is_taken_or_no_name_is_refused_and_nothing_is_left(tmp_path
     for taken in ("mine", "file", "empty"):
         with pytest.raises(InputError, match=f"{taken} exists already: continue it with `resume`"):
             begin(tmp_path, taken)
-    for wrong in ("", ".", "..", "a/b", "/a", ".hidden", "latest"):
+    for wrong in ("", ".", "..", "a/b", "/a", ".hidden", "latest", "a ", " a", "a\nb", "a\0b", "\udcff"):
         with pytest.raises(InputError, match="must be the name of one folder"):
             begin(tmp_path, wrong)
     with pytest.raises(InputError, match="File name too long"):
