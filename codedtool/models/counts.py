@@ -29,11 +29,21 @@ def count_parameters(network: CodedNetwork, *, projections: bool = True) -> int:
 
 @torch.no_grad()
 def count_macs(forward: Callable[[torch.Tensor], Any], images_BCHW: torch.Tensor) -> int:
-    """Multiply-adds of ``forward`` per image, counted by torch: those of convolutions and matrix products."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        forward(images_BCHW)
-    return counter.get_total_flops() // 2 // len(images_BCHW)
+    """Multiply-adds of ``forward`` for one image more, counted by torch: those of convolutions and matrix products.
+
+    What is done once for a batch of any size, ``W_n^T W_n`` of the coded blocks, is not counted.
+
+    Args:
+        forward: takes images, or features of a block.
+        images_BCHW: the first one is used.
+    """
+    totals = []
+    for number in (1, 2):
+        counter = FlopCounterMode(display=False)
+        with counter:
+            forward(images_BCHW[:1].expand(number, -1, -1, -1).contiguous())
+        totals.append(int(counter.get_total_flops()))
+    return (totals[1] - totals[0]) // 2
 
 
 @contextmanager

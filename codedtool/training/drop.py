@@ -27,8 +27,8 @@ def drop_key(*, seed: int, epoch: int, group: int) -> torch.Tensor:
     Returns:
         (1,) int64 on the CPU. It is a tensor because XLA would compile the step again for every new Python number.
     """
-    # The seed is mixed too: else epoch 1 of a seed would have the masks of epoch 0 of the next seed.
-    key = _mix(torch.tensor([seed], dtype=torch.int64))
+    # Seeds are far apart: else epoch 1 of a seed would have the masks of epoch 0 of the next one.
+    key = torch.tensor([seed], dtype=torch.int64) * _INCREMENT
     for part in (epoch, group):
         key = _mix(key + part)
     return key

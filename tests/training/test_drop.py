@@ -27,7 +27,7 @@ def splitmix64(state: int) -> int:
 def test_drop_masks_are_splitmix64_of_seed_epoch_group_sample_and_subnn() -> None:
     mask = masks(torch.tensor([0, 7, 49_999]), seed=5, epoch=3, group=1, p_drop=0.3)
     for row, index in enumerate((0, 7, 49_999)):
-        key = splitmix64(splitmix64(splitmix64(splitmix64(5) + 3) + 1) + index)
+        key = splitmix64(splitmix64(splitmix64(5 * 0x9E3779B97F4A7C15 + 3) + 1) + index)
         for column in range(20):
             dropped = splitmix64(key + column) >> 11 < int(0.3 * 2**53)
             assert mask[row, column].item() == pytest.approx(0.0 if dropped else 1 / 0.7)
