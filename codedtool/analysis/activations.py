@@ -176,6 +176,7 @@ class ActivationsResult(Result):
         block: name of the coded block.
         num_images: number of validation images.
         subnns: one panel for each measured subNN, in order.
+        is_normalized: whether the network has Energy Normalization, after which the outputs are taken.
     """
 
     data: str
@@ -183,16 +184,22 @@ class ActivationsResult(Result):
     block: str
     num_images: int
     subnns: tuple[SubnnActivations, ...]
+    is_normalized: bool = True
 
     @property
     def name(self) -> str:
         return "activations"
 
+    @property
+    def after(self) -> str:
+        """What has been done to the outputs, as a part of a title."""
+        return " after Energy Normalization" if self.is_normalized else " (no Energy Normalization)"
+
     def tables(self) -> tuple[Table, ...]:
         kinds = {"active": "the subNN's classes", "inactive": "other classes"}
         return (
             Table(
-                f"Absolute outputs of block {self.block} after Energy Normalization, {self.num_images} images",
+                f"Absolute outputs of block {self.block}{self.after}, {self.num_images} images",
                 (
                     "subNN",
                     *(f"{measure}, {images}" for images in kinds.values() for measure in ("mean", "99th percentile")),
@@ -217,6 +224,7 @@ class ActivationsResult(Result):
             "checkpoint": self.checkpoint,
             "block": self.block,
             "num_images": self.num_images,
+            "energy_norm": self.is_normalized,
             "subnns": [
                 {"subnn": subnn.subnn, "edges": list(subnn.edges)}
                 | {
@@ -323,4 +331,5 @@ def activations(
             SubnnActivations(n, active.edges, Distribution.of(active), Distribution.of(inactive))
             for n, (active, inactive) in enumerate(histograms)
         ),
+        is_normalized=subject.recipe.energy_norm,
     )

@@ -25,6 +25,7 @@ from codedtool.analysis.classifier_scores import (
 from codedtool.analysis.result import Table, percent
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData, Split
+from codedtool.errors import InputError
 from codedtool.models.pruning import path_schemes
 from codedtool.training.subject import Subject
 
@@ -266,6 +267,9 @@ def evaluate_classifiers(
 
 def _measured(subject: Subject, one: ClassScores) -> ClassifierMetrics:
     """The metrics of a class's scores."""
+    if not len(one.positives):
+        name = subject.classes[one.class_index]
+        raise InputError(f"class {name!r} has no validation image to measure its binary classifier on")
     return ClassifierMetrics(
         class_name=subject.classes[one.class_index],
         class_index=one.class_index,

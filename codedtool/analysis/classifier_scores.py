@@ -190,7 +190,7 @@ def _class_scores(
 
 
 def _no_positive(class_index: int) -> InputError:
-    return InputError(f"class {class_index} has no image to choose a threshold with")
+    return InputError(f"class {class_index} has no training image to choose a threshold with")
 
 
 def _columns(
@@ -202,6 +202,9 @@ def _columns(
 ) -> Iterator[ClassScores]:
     """The classes of a table of scores; a split has its (n, c) scores and its (n,) targets."""
     train_nc, train_n = scores["train"]
+    for class_index in classes:
+        if not bool((train_n == class_index).any()):
+            raise _no_positive(class_index)
     thresholds_c, f1_c = best_f1_thresholds(train_nc, train_n[:, None] == torch.tensor(classes))
     val_nc, val_n = scores["val"]
     for column, class_index in enumerate(classes):

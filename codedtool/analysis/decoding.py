@@ -254,7 +254,7 @@ def load_evidence(subject: Subject) -> Evidence | None:
     """
     try:
         document = read_json(artifact_path(subject.run, EVIDENCE_FILE))
-        if document["checkpoint"] == subject.checkpoint:
+        if (document["checkpoint"], document["data"]) == (subject.checkpoint, subject.recipe.data):
             found = checked_evidence(document, subject.network, subject.recipe.eval_size)
             if found is not None:
                 return found
@@ -277,5 +277,6 @@ def measure_evidence(subject: Subject, progress: Progress = silent) -> Evidence:
     found = subject.measure_evidence(progress)
     # If it cannot be written, the next prediction measures again.
     with suppress(InputError):
-        write_json(artifact_path(subject.run, EVIDENCE_FILE), found.to_json() | {"checkpoint": subject.checkpoint})
+        of = {"checkpoint": subject.checkpoint, "data": subject.recipe.data}
+        write_json(artifact_path(subject.run, EVIDENCE_FILE), found.to_json() | of)
     return found

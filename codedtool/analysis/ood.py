@@ -212,7 +212,9 @@ def ood(
         skipped = ("scores of the plain network: no run `plain` was given to compare with",)
     detections, num_ood = [], 0
     for name, one in runs.items():
-        own = scores_of(one.outputs(progress), one.network)
+        # Both networks see the same images, whatever the plain run was trained on.
+        mine = one.outputs(progress) if one is subject else collect_outputs(one, subject.data.val, progress=progress)
+        own = scores_of(mine, one.network)
         outputs = collect_outputs(one, ood.val, progress=progress, phase=f"images of {ood.name}")
         other = scores_of(outputs, one.network)
         num_ood = len(outputs.targets)

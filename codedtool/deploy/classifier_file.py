@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,11 @@ from codedtool.training.subject import Subject
 from codedtool.training.weights import from_safetensors, to_safetensors
 
 _FORMAT = 1
+
+# A larger side is no image's: it would only exhaust memory.
+_LARGEST_SIDE = 4096
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,14 +167,17 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
         network.load_state_dict(tensors)
         return BinaryClassifier(
             network=network.eval(),
-            class_name=str(document["class"]),
+            class_name=_checked("class", document["class"], str, bool),
             threshold=float(document["threshold"]),
             normalization=Normalization(
-                tuple(document["normalization"]["mean"]), tuple(document["normalization"]["std"])
+                _three("mean", document["normalization"]["mean"], above=-math.inf),
+                _three("std", document["normalization"]["std"], above=0.0),
             ),
-            image_size=int(document["image_size"]),
+            image_size=_checked("image_size", document["image_size"], int, lambda side: 0 < side <= _LARGEST_SIDE),
             # Files of earlier versions have none; those versions applied this one.
-            crop_part=float(document.get("crop_part", EVAL_CROP_PART)),
+            crop_part=_checked(
+                "crop_part", float(document.get("crop_part", EVAL_CROP_PART)), float, lambda part: 0 < part <= 1
+            ),
             metrics=dict(document["metrics"]),
             metadata={str(key): str(value) for key, value in document["provenance"].items()},
         )
@@ -177,6 +186,21 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{description} and {weights} are not one binary classifier: {reason}") from None
+
+
+def _three(name: str, values: Any, *, above: float) -> tuple[float, float, float]:
+    """Three finite numbers above a bound; raises ValueError for anything else."""
+    red, green, blue = (float(value) for value in values)
+    if not all(math.isfinite(value) and value > above for value in (red, green, blue)):
+        raise ValueError(f"{name} {values!r}")
+    return red, green, blue
+
+
+def _checked(name: str, value: Any, kind: type[Kind], is_right: Callable[[Kind], bool]) -> Kind:
+    """The value of a key; raises ValueError for one of another type or out of range."""
+    if type(value) is not kind or not is_right(value):
+        raise ValueError(f"{name} {value!r}")
+    return value
 
 
 def _lone_class(word: list[int]) -> CodingScheme:

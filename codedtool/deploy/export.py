@@ -249,8 +249,8 @@ def describe(
 ) -> dict[str, str]:
     """The metadata that users of the file need, as text: version, class names, input and outputs. Lists are JSON.
 
-    ``preprocessing`` says how an image of another size becomes the network's input: it is resized (bicubic) until its
-    shorter side has this length, and the centre is cropped.
+    ``preprocessing`` says how an image becomes the network's input: one of the network's size is left as it is; another
+    is resized (bicubic) until its shorter side has this length, and the centre is cropped.
     """
     return {
         "codedtool": __version__,
@@ -258,7 +258,12 @@ def describe(
         "input": f"images: float32 (B, 3, {image_size}, {image_size}), RGB scaled to 0..1, not normalized",
         "image_size": str(image_size),
         "preprocessing": json.dumps(
-            {"resize_shorter_side": int(image_size / crop_part), "interpolation": "bicubic", "centre_crop": image_size}
+            {
+                "unchanged_if": [image_size, image_size],
+                "resize_shorter_side": int(image_size / crop_part),
+                "interpolation": "bicubic",
+                "centre_crop": image_size,
+            }
         ),
         "normalization": json.dumps(
             {"mean": list(normalization.mean), "std": list(normalization.std), "built_in": True}

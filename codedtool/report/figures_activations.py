@@ -28,6 +28,6 @@ def draw_activations(result: ActivationsResult) -> Figure:
         axes.set_yscale("log")
         axes.set_title(f"subNN {subnn.subnn}", fontsize=9)
     panels[0].legend(title="for the class", fontsize=8, title_fontsize=8)
-    figure.supxlabel(f"absolute output after Energy Normalization, block {result.block}", fontsize=9)
+    figure.supxlabel(f"absolute output{result.after}, block {result.block}", fontsize=9)
     figure.supylabel("density", fontsize=9)
     return figure

@@ -110,7 +110,8 @@ def write_report(
     """Run all analyses that apply to a run, save their files in RUN/analysis/, and write one page with all results.
 
     An analysis that fails is left out of the page with its reason. A part that was finished by an earlier report with
-    the same weights, images and options is used again, so that a report that was stopped goes on.
+    the same weights, images and options is used again, so that a report that was stopped goes on. Files of images
+    that were changed in place, with their names and sizes kept, count as the same.
     Analyses that need only the network's outputs for the validation images share one pass over the images. With 100
     classes or more, `specialize` measures 1,000 validation images at most.
 

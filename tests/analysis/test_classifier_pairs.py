@@ -262,7 +262,8 @@ def test_a_class_without_images_is_refused(subjects: tuple[Subject, Subject]) ->
         name: split.taking(np.flatnonzero(split.targets != 37))
         for name, split in (("train", subject.data.train), ("val", subject.data.val))
     }
-    for name, message in (("train", "class 37 has no image to choose a threshold with"), ("val", "0 positives")):
+    messages = {"train": "class 37 has no training image to choose", "val": "class 'class 37' has no validation image"}
+    for name, message in messages.items():
         data = replace(subject.data, **{name: without[name]})  # type: ignore[arg-type]
         for classes in ([37], range(100)):
             with pytest.raises(InputError, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,14 @@ def test_a_plain_run_by_itself_leaves_nothing_out(subjects: tuple[Subject, Subje
     assert "no run `plain`" in reason
     with pytest.raises(InputError, match="name a run of the plain control"):
         ood(coded, plain=coded, ood=other)
+
+
+def test_both_networks_see_the_same_images(subjects: tuple[Subject, Subject]) -> None:
+    coded, plain = subjects
+    other = noisy_data(("x", "y"), train=1, val=9, name="other", seed=3)
+    elsewhere = replace(plain, find_data=lambda: noisy_data(plain.classes, train=4, val=2, seed=9))
+    wanted, found = (ood(coded, plain=one, ood=other).detections for one in (plain, elsewhere))
+    assert found == wanted
 
 
 def test_without_other_images_it_does_not_apply(subjects: tuple[Subject, Subject], tmp_path: Path) -> None:

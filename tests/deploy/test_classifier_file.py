@@ -139,6 +139,16 @@ def test_what_is_damaged_or_does_not_fit_together_is_named(
             path.write_bytes(content)
         load_binary_classifier(saved)
 
+    wrong: list[dict[str, object]] = [{"crop_part": part} for part in (0, -1, 2, "x")]
+    wrong += [{"image_size": side} for side in (0, -8, 10_000_000, 8.0, "8")]
+    for statistic in ("mean", "std"):
+        for values in ([0.2, 0.2], ["a", "b", "c"], [1e999, 1, 1], 3):
+            normalization = json.loads(description.read_text())["normalization"]
+            wrong.append({"normalization": normalization | {statistic: values}})
+    wrong += [{"normalization": {"mean": [0, 0, 0], "std": [0, 1, 1]}}, {"class": ["a"]}, {"class": ""}]
+    for changes in wrong:
+        edit(description, **changes)
+        refused("are not one binary classifier|is no number of JSON")
     saved.write_bytes(whole[saved][: len(whole[saved]) // 2])
     refused("is damaged")
     saved.write_bytes(b"")

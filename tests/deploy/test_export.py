@@ -144,6 +144,7 @@ def test_a_coded_network_says_the_same_elsewhere(tmp_path: Path, kind: Kind) -> 
         "built_in": True,
     }
     assert json.loads(metadata["preprocessing"]) == {
+        "unchanged_if": [SIZE, SIZE],
         "resize_shorter_side": int(SIZE / 0.875),
         "interpolation": "bicubic",
         "centre_crop": SIZE,
