@@ -241,8 +241,7 @@ def sweep(
         raise InputError("nothing varies: give `vary` as KEY=VALUE,VALUE")
     budget = budget or Budget()
     shared = dict(given or {})
-    first_seed = recipe.with_values(shared).seed if "seed" in shared else recipe.seed
-    seeds = tuple(first_seed + number for number in range(num_seeds))
+    seeds = tuple(shared.get("seed", recipe.seed) + number for number in range(num_seeds))
     combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
     # Values out of range are refused before the first training.
     recipes = [

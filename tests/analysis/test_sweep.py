@@ -122,6 +122,10 @@ def test_values_follow_and_stay_as_in_a_single_training(tmp_path: Path, monkeypa
     assert [recipe.lr / base.lr for recipe, _ in trained[::2]] == [32 / base.batch_size, 128 / base.batch_size]
     assert all(given == {"mu", "seed", "batch_size", "epochs"} for _, given in trained)
     trained.clear()
+    # Warm-up follows the epochs that are given with a seed, too.
+    sweep_of(base, {}, {"mu": (1.0,)}, given={"seed": 3, "epochs": 2}, num_seeds=2, folder=tmp_path)
+    assert [(recipe.seed, recipe.epochs) for recipe, _ in trained] == [(3, 2), (4, 2)]
+    trained.clear()
     sweep_of(base, {}, {"lr": (0.1, 0.2)}, given={"batch_size": 2000}, folder=tmp_path)
     assert [(recipe.lr, "lr" in given) for recipe, given in trained] == [(0.1, True), (0.2, True)]
 
