@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
 from codedtool.models.variant import Variant
+from codedtool.training.run import checked_normalization, checked_part
 from codedtool.training.subject import Subject
 from codedtool.training.weights import from_safetensors, to_safetensors
 
@@ -169,15 +169,15 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
             network=network.eval(),
             class_name=_checked("class", document["class"], str, bool),
             threshold=float(document["threshold"]),
-            normalization=Normalization(
-                _three("mean", document["normalization"]["mean"], above=-math.inf),
-                _three("std", document["normalization"]["std"], above=0.0),
+            normalization=_checked(
+                "normalization",
+                checked_normalization(document["normalization"]),
+                Normalization,
+                lambda found: min(found.std) > 0,
             ),
             image_size=_checked("image_size", document["image_size"], int, lambda side: 0 < side <= _LARGEST_SIDE),
             # Files of earlier versions have none; those versions applied this one.
-            crop_part=_checked(
-                "crop_part", float(document.get("crop_part", EVAL_CROP_PART)), float, lambda part: 0 < part <= 1
-            ),
+            crop_part=checked_part(document.get("crop_part", EVAL_CROP_PART)),
             metrics=dict(document["metrics"]),
             metadata={str(key): str(value) for key, value in document["provenance"].items()},
         )
@@ -186,14 +186,6 @@ def load_binary_classifier(path: str | Path) -> BinaryClassifier:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{description} and {weights} are not one binary classifier: {reason}") from None
-
-
-def _three(name: str, values: Any, *, above: float) -> tuple[float, float, float]:
-    """Three finite numbers above a bound; raises ValueError for anything else."""
-    red, green, blue = (float(value) for value in values)
-    if not all(math.isfinite(value) and value > above for value in (red, green, blue)):
-        raise ValueError(f"{name} {values!r}")
-    return red, green, blue
 
 
 def _checked(name: str, value: Any, kind: type[Kind], is_right: Callable[[Kind], bool]) -> Kind:

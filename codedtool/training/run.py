@@ -192,11 +192,9 @@ class Run:
             entries = {
                 str(stage): (str(entry["file"]), str(entry["sha256"])) for stage, entry in document["schemes"].items()
             }
-            normalization = Normalization(
-                mean=_three(document["normalization"]["mean"]), std=_three(document["normalization"]["std"])
-            )
+            normalization = checked_normalization(document["normalization"])
             adjusted, split_sha256 = dict(document.get("adjusted", {})), str(document.get("split_sha256", ""))
-            crop_part = _checked_part(document.get("crop_part", usual_crop_part(recipe)))
+            crop_part = checked_part(document.get("crop_part", usual_crop_part(recipe)))
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise InputError(f"{directory}/config.json describes no run: {error!r} is missing or wrong") from None
         if not all(isinstance(name, str) for name in classes) or len(set(classes)) < max(1, len(classes)):
@@ -353,7 +351,8 @@ def usual_crop_part(recipe: Recipe) -> float:
     return 1.0 if side_of(recipe.data) == recipe.eval_size else EVAL_CROP_PART
 
 
-def _checked_part(value: Any) -> float:
+def checked_part(value: Any) -> float:
+    """A ``crop_part`` that was read from a file; raises ValueError for a wrong one."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise ValueError(f"crop_part {value!r}")
     return float(value)
@@ -423,6 +422,11 @@ def _read_json(path: Path, kind: type) -> Any:
     if not isinstance(document, kind):
         raise InputError(f"{path} holds a {type(document).__name__} instead of a {kind.__name__}")
     return document
+
+
+def checked_normalization(document: Any) -> Normalization:
+    """A normalization that was read from a file; raises KeyError or TypeError for a wrong one."""
+    return Normalization(mean=_three(document["mean"]), std=_three(document["std"]))
 
 
 def _three(values: Any) -> tuple[float, float, float]:
