@@ -23,6 +23,7 @@ from codedtool.data import Split
 from codedtool.errors import InputError
 from codedtool.files import read_json
 from codedtool.training.evidence import EVIDENCE_FILE, Evidence, checked_evidence
+from codedtool.training.run_data import is_data_of_training
 from codedtool.training.subject import Outputs, Subject
 
 # The margins that are always measured. A margin is at most 1; with 0, every image stops at the first coded block.
@@ -254,7 +255,10 @@ def load_evidence(subject: Subject) -> Evidence | None:
     """
     try:
         document = read_json(artifact_path(subject.run, EVIDENCE_FILE))
-        if (document["checkpoint"], document["data"]) == (subject.checkpoint, subject.recipe.data):
+        data = subject.recipe.data
+        # The data set of the training is the run's own, wherever its images lay when they were measured.
+        is_of_it = document["data"] == data or (document["is_of_training"] and data == subject.run.recipe.data)
+        if document["checkpoint"] == subject.checkpoint and is_of_it:
             found = checked_evidence(document, subject.network, subject.recipe.eval_size)
             if found is not None:
                 return found
@@ -277,6 +281,10 @@ def measure_evidence(subject: Subject, progress: Progress = silent) -> Evidence:
     found = subject.measure_evidence(progress)
     # If it cannot be written, the next prediction measures again.
     with suppress(InputError):
-        of = {"checkpoint": subject.checkpoint, "data": subject.recipe.data}
+        of = {
+            "checkpoint": subject.checkpoint,
+            "data": subject.recipe.data,
+            "is_of_training": is_data_of_training(subject.run, subject.data),
+        }
         write_json(artifact_path(subject.run, EVIDENCE_FILE), found.to_json() | of)
     return found

@@ -159,6 +159,12 @@ def _stored(run: Run) -> tuple[str | None, Fingerprint | None]:
         return None, None
 
 
+def is_data_of_training(run: Run, data: ImageData) -> bool:
+    """Whether a data set, by its fingerprint, is the one that a run was trained on; False if that is not known."""
+    _, begun = _stored(run)
+    return begun is not None and begun == data.fingerprint
+
+
 def check_same_data(run: Run, recipe: Recipe, data: ImageData, *, resumed: bool = False) -> None:
     """Refuse a data set with other classes than the run's, and say so if it is not the one of the training.
 

@@ -381,5 +381,8 @@ def test_the_evidence_of_an_old_run_is_that_of_its_decode_json_and_an_empty_row_
     assert load_evidence(subject) is None
     # What was measured is kept beside it, and comes first.
     assert measure_evidence(subject) == load_evidence(subject)
-    # Not for another data set.
-    assert load_evidence(replace(subject, recipe=subject.recipe.with_values({"data": "synthetic:10"}))) is None
+    # Not for another data set, and what another data set gave is not for the run's own.
+    other = replace(subject, recipe=subject.recipe.with_values({"data": "synthetic:10"}))
+    assert load_evidence(other) is None
+    assert measure_evidence(other) == load_evidence(other)
+    assert load_evidence(subject) is None
