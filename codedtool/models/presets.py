@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -184,7 +184,7 @@ def assign_schemes(
         preset: name of the architecture.
         schemes: any number of schemes.
         stages: one place per scheme, instead of the choice by ratio: a stage ("s3") or blocks of one ("s3.1-3").
-        uncoded_stages: coded stages of the preset that stay plain, unless a scheme is given for them.
+        uncoded_stages: stages that stay plain, though a scheme has their ratio or they would be among the last.
         sibling: function of (stage, ratio), called for every coded stage without a scheme; returns a scheme or None.
 
     Returns:
@@ -192,24 +192,40 @@ def assign_schemes(
 
     Raises:
         InputError: another N than the preset's, different K, two schemes for one block, more schemes than stages to
-            code, an unknown stage or block, or a coded stage without a scheme.
+            code, an unknown stage or block, a coded stage without a scheme, or a scheme whose stages are all to stay
+            plain.
     """
     found = get_preset(preset)
     uncoded = set(uncoded_stages)
     for stage in uncoded:
         _check_place(preset, found, stage)
+        if stage not in found.stages:
+            raise InputError(f"`uncoded_stages` takes whole stages, got {stage}; name the blocks to code in `stages`")
     if stages is not None and len(stages) != len(schemes):
         raise InputError(f"`stages` names {len(stages)} stages for {len(schemes)} schemes; name one stage per scheme")
     usual = stages is not None or all(scheme.ratio in found.ratios.values() for scheme in schemes)
     if stages is not None:
         pairs = list(zip(stages, schemes, strict=True))
     elif usual:
-        pairs = [(stage, scheme) for scheme in schemes for stage, r in found.ratios.items() if r == scheme.ratio]
+        pairs = [
+            (stage, scheme)
+            for scheme in schemes
+            for stage, r in found.ratios.items()
+            if r == scheme.ratio and stage not in uncoded
+        ]
+        idle = next((scheme for scheme in schemes if not any(scheme is own for _, own in pairs)), None)
+        if idle is not None:
+            raise InputError(
+                f"the scheme of ratio {idle.act}/{idle.length} codes no stage: `uncoded_stages` leaves all stages of "
+                "this ratio plain; give no such scheme, or name fewer stages"
+            )
     else:
-        pairs = _last_stages(preset, found, schemes)
+        pairs = _last_stages(preset, found, schemes, uncoded)
     assigned: dict[str, CodingScheme] = {}
     for place, scheme in pairs:
         _check_fits(preset, found, place, scheme)
+        if parse_place(place).stage in uncoded:
+            raise InputError(f"{place} has a scheme by `stages`, and is to stay plain by `uncoded_stages`")
         if place in assigned:
             raise InputError(f"two schemes are given for stage {place}; name the stage of each in `stages`")
         assigned[place] = scheme
@@ -232,8 +248,10 @@ def assign_schemes(
     return _in_order(found, assigned)
 
 
-def _last_stages(preset: str, found: Preset, schemes: Sequence[CodingScheme]) -> list[tuple[str, CodingScheme]]:
-    """Pair schemes with the last stages, the larger ratio first; stages of one usual ratio share a scheme."""
+def _last_stages(
+    preset: str, found: Preset, schemes: Sequence[CodingScheme], uncoded: Collection[str]
+) -> list[tuple[str, CodingScheme]]:
+    """Pair schemes with the last stages but the uncoded, the larger ratio first; stages of one usual ratio share one."""
     for scheme in schemes:
         _check_length(preset, found, scheme)
     if not found.ratios:
@@ -247,7 +265,8 @@ def _last_stages(preset: str, found: Preset, schemes: Sequence[CodingScheme]) ->
     groups: dict[Fraction, list[str]] = {}
     for stage, ratio in found.ratios.items():
         groups.setdefault(ratio, []).append(stage)
-    parts = [*before, *groups.values()]
+    left = [[stage for stage in part if stage not in uncoded] for part in (*before, *groups.values())]
+    parts = [part for part in left if part]
     if len(schemes) > len(parts):
         raise InputError(f"{len(schemes)} schemes are given, and {preset} has {len(parts)} parts to code; give fewer")
     ordered = sorted(schemes, key=lambda scheme: scheme.ratio, reverse=True)

@@ -24,7 +24,7 @@ from codedtool.training.evidence import EVIDENCE_FILE, Evidence
 from codedtool.training.optimizer import build_average, build_optimizer
 from codedtool.training.run import Run
 from codedtool.training.runtime import Interrupted, Runtime
-from codedtool.training.sync_bn import average_statistics
+from codedtool.training.sync_bn import average_statistics, enough_for_statistics
 from codedtool.training.totals import DivergedError, FiniteWatch, Totals, all_finite, stacked
 
 # Steps between two checks of values that only the device or another rank has; each check waits for them.
@@ -288,8 +288,9 @@ class Trainer:
             images_BCHW = normalize(images_BCHW, self.run.normalization)
             hold = number < len(parts)
             with runtime.accumulate(self.prepared) if hold else nullcontext():
-                with runtime.autocast():
-                    output = self.prepared(images_BCHW, targets_B, drop_masks=self._drop_masks(indices_B, keys))
+                masks = self._drop_masks(indices_B, keys)
+                with runtime.autocast(), enough_for_statistics(len(targets_B)):
+                    output = self.prepared(images_BCHW, targets_B, drop_masks=masks)
                 logits_BK = output.logits.float()
                 loss = functional.cross_entropy(logits_BK, targets_B, label_smoothing=recipe.label_smoothing)
                 coding_losses = stacked(output.coding_losses, loss)

@@ -7,9 +7,13 @@ and the running statistics are averaged over ranks (timm calls this ``dist-bn re
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
+from codedtool.errors import InputError
 from codedtool.training.runtime import Runtime
 
 
@@ -73,3 +77,17 @@ def average_statistics(network: nn.Module, runtime: Runtime) -> None:
     means = runtime.sum(torch.cat(statistics)) / runtime.world_size
     for statistic, mean in zip(statistics, means.split([len(statistic) for statistic in statistics]), strict=True):
         statistic.copy_(mean)
+
+
+@contextmanager
+def enough_for_statistics(num_images: int) -> Iterator[None]:
+    """Say what to change where BatchNorm has one value of a channel: one image whose last features have one pixel."""
+    try:
+        yield
+    except ValueError as error:
+        if num_images > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "a pass of one image is too few for this network: its last features have one pixel, and BatchNorm needs "
+            "more than one value; raise `batch_size` or `micro_batch`"
+        ) from error

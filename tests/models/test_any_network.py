@@ -18,6 +18,7 @@ from codedtool.data import Normalization
 from codedtool.deploy.export import export_network
 from codedtool.models import CodedNetwork, assign_schemes, build_network
 from codedtool.models.families import parse_name, width_for
+from codedtool.models.places import parse_place
 from codedtool.models.presets import get_preset
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
 from tests.subjects import randomize
@@ -53,7 +54,8 @@ def networks(
     else:
         # As without the stages' names, also where one of the ratios is a usual one.
         places = list(get_preset(name).ratios)[-len(schemes) :]
-    return name, assign_schemes(name, schemes, stages=places, uncoded_stages=get_preset(name).ratios)
+    plain = set(get_preset(name).ratios) - {parse_place(place).stage for place in places}
+    return name, assign_schemes(name, schemes, stages=places, uncoded_stages=plain)
 
 
 def check(name: str, schemes: dict[str, CodingScheme]) -> CodedNetwork:

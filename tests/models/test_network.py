@@ -174,6 +174,13 @@ def test_schemes_go_to_the_stages_of_their_ratios() -> None:
         "s1": three,
         "s2": five,
     }
+    # Stages that are named to stay plain do, though a scheme has their ratio.
+    with pytest.raises(InputError, match="scheme of ratio 3/10 codes no stage"):
+        assign_schemes(preset, [three, five], uncoded_stages=["s3"])
+    with pytest.raises(InputError, match="s1 has a scheme by `stages`, and is to stay plain by `uncoded_stages`"):
+        assign_schemes(preset, [three, five], stages=["s1", "s2"], uncoded_stages=["s1", "s3"])
+    with pytest.raises(InputError, match="takes whole stages"):
+        assign_schemes(preset, [three, five], uncoded_stages=["s3.1"])
     assert preset_for(shipped("c100_4of20")) == "coded_resnext29_20x6d"
     assert preset_for(shipped("in1k_8of32")) == "coded_resnext50_32x4d"
     assert preset_for(shipped("in1k_8of32"), image_size=32) == "coded_resnext29_32x4d"
@@ -197,6 +204,8 @@ def test_schemes_of_other_ratios_go_to_the_last_stages_the_larger_ratio_first() 
     mobile = "coded_mobilenetv2_16"
     assert assign_schemes(mobile, [five]) == {"s6": five, "s7": five}
     assert assign_schemes(mobile, [five, ten]) == {"s4": ten, "s5": ten, "s6": five, "s7": five}
+    assert assign_schemes(mobile, [five], uncoded_stages=["s6"]) == {"s7": five}
+    assert assign_schemes(preset, [five], uncoded_stages=["s3"]) == {"s2": five}
     with pytest.raises(InputError, match="has 2 parts to code"):
         assign_schemes(mobile, [two, five, ten])
 

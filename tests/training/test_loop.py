@@ -115,6 +115,14 @@ def run_of(folder: Path, **values: Any) -> tuple[TrainResult, list[str]]:
     return train(recipe, {}, folder=folder, tell_epoch=lines.append), lines
 
 
+@pytest.mark.parametrize("sizes", [{"batch_size": 1}, {"batch_size": 4, "micro_batch": 1}])
+def test_one_image_whose_last_features_have_one_pixel_is_too_few_for_a_pass(
+    sizes: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="raise `batch_size` or `micro_batch`"):
+        run_of(tmp_path, preset="resnext17_10x1d", train_size=4, epochs=1, **sizes)
+
+
 def test_one_line_per_epoch_names_what_it_says(tmp_path: Path) -> None:
     result, lines = run_of(tmp_path, epochs=2, lr=0.05)
     row = result.last
