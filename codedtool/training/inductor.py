@@ -67,6 +67,8 @@ class Compiled(nn.Module):
 
         try:
             if self._call is None:
+                # All networks have the same code, which torch compiles eight times only: a sweep has more points.
+                torch._dynamo.reset()
                 self._call = torch.compile(self.network)
             return self._call(*arguments, **named)
         except (TorchDynamoException, OSError) as error:

@@ -94,3 +94,21 @@ def test_export_and_train_compile_for_a_user_without_a_name_or_a_compiler(traine
     told = run(*train, "--compile", "--run-name", "compiled")
     assert told.count("--compile has no effect: torch.compile failed") == 1
     assert (tmp_path / "runs" / "compiled" / "metrics.csv").exists()
+
+
+def test_every_network_of_a_long_sweep_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All networks have the same code, which torch compiles a few times only."""
+    compile_with = torch.compile
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", lambda network: compile_with(network, backend=backend))
+    count = torch._dynamo.config.recompile_limit + 2
+    images = torch.ones(2, 3)
+    for width in range(1, 1 + count):
+        network = torch.nn.Sequential(torch.nn.Linear(3, width))
+        torch.testing.assert_close(inductor.Compiled(network, is_main=True)(images), network(images))
+    assert len(graphs) == count
