@@ -211,17 +211,28 @@ def total_bytes(folder: Path) -> int:
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise InputError if ``path`` is a folder or device, or if it exists and ``force`` is off."""
+def check_target(path: Path, *, force: bool) -> None:
+    """Refuse before long work a path that could not be written after it.
+
+    Raises:
+        InputError: ``path`` is a folder or device, or it exists and ``force`` is off.
+        FileError: the nearest folder above ``path`` that is there takes no new file.
+    """
     mode = _mode(path)
-    if mode is None:
-        return
-    if stat.S_ISDIR(mode):
+    if mode is not None and stat.S_ISDIR(mode):
         raise InputError(f"{path} is a folder: an output must be a file; give another path")
-    if not stat.S_ISREG(mode):
+    if mode is not None and not stat.S_ISREG(mode):
         raise InputError(f"{path} is no ordinary file, and would be replaced by one; give another path")
-    if not force:
+    if mode is not None and not force:
         raise InputError(f"{path} exists already: give another path, or `force` to overwrite it")
+    folders = absolute(path).parents
+    # Permissions do not tell everything: a file system may be read-only, or take no files at all, as /proc.
+    trial = temporary_beside(next((folder for folder in folders if exists(folder)), path.parent) / path.name)
+    with _told(f"cannot write {path}", joined=": "):
+        try:
+            open(trial, "xb").close()
+        finally:
+            remove(trial)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -58,10 +58,13 @@ class Tab:
         return answer["result"].get("value")
 
     def press(self, *keys: str) -> None:
-        """Press keys one after the other, as a person would."""
-        for key in keys:
+        """Press keys one after the other, as a person would; Shift+Tab is Tab with Shift."""
+        for pressed in keys:
+            key = pressed.removeprefix("Shift+")
             number, text = _KEYS[key]
             values = {"key": key, "windowsVirtualKeyCode": number} | ({"text": text} if text else {})
+            if key != pressed:
+                values["modifiers"] = 8
             self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **values)
             self.call("Input.dispatchKeyEvent", type="keyUp", **values)
 

@@ -198,15 +198,24 @@ def test_a_written_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
-        files.refuse_existing(tmp_path, force=True)
+        files.check_target(tmp_path, force=True)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="no ordinary file"):
-        files.refuse_existing(tmp_path / "pipe", force=True)
+        files.check_target(tmp_path / "pipe", force=True)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="exists already"):
-        files.refuse_existing(tmp_path / "file", force=False)
-    files.refuse_existing(tmp_path / "file", force=True)
-    files.refuse_existing(tmp_path / "none", force=False)
+        files.check_target(tmp_path / "file", force=False)
+    files.check_target(tmp_path / "file", force=True)
+    files.check_target(tmp_path / "none", force=False)
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "below", tmp_path / ("x" * 300), Path("/proc/none/x")):
+        with pytest.raises(files.FileError, match="cannot|too long|Not a directory"):
+            files.check_target(path, force=True)
+    files.check_target(tmp_path / "new" / "folder" / "x", force=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_takes_no_name_that_is_taken(tmp_path: Path) -> None:

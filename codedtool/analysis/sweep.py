@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -268,15 +268,17 @@ def sweep(
                 )
                 figures.append(_figures(run, download=download, progress=progress))
                 runs.append(str(run.path))
-            except (Interrupted, _OtherRunError):
+            except _OtherRunError:
                 raise
+            except Interrupted:
+                raise Interrupted(_how_to_go_on(folder)) from None
             except Exception as error:
                 if was_interrupted():
                     raise KeyboardInterrupt from error
                 first_error = first_error or error
                 failed.append(Failure.of(name, error))
             if budget.stop_reason() is not None:
-                raise Interrupted(f"the runs so far are in {folder}; the same command continues the sweep")
+                raise Interrupted(_how_to_go_on(folder))
         pairs = {
             key: (mean(measured), stdev(measured) if len(measured) > 1 else 0.0)
             for key in (figures[0] if figures else ())
@@ -338,10 +340,17 @@ def _figures(run: Run, *, download: bool, progress: Progress) -> dict[str, float
     return figures
 
 
-def save_sweep(result: SweepResult, figure: Figure) -> tuple[Path, ...]:
-    """Write sweep.json, .csv, .png and .svg to the sweep's folder, replacing earlier ones; returns the paths."""
+def _how_to_go_on(folder: Path) -> str:
+    return f"the runs so far are in {folder}; the same command continues the sweep"
+
+
+def save_sweep(result: SweepResult, draw: Callable[[SweepResult], Figure]) -> tuple[Path, ...]:
+    """Write sweep.json, .csv, .png and .svg to the sweep's folder, replacing earlier ones; returns the paths.
+
+    The figure is drawn last: what was measured stays if drawing fails.
+    """
     document, table, picture = (result.folder / f"{result.name}.{ending}" for ending in ("json", "csv", "png"))
     write_json(document, result.to_json())
     write_csv(table, result.point_rows())
-    write_figure(picture, figure)
+    write_figure(picture, draw(result))
     return document, table, picture

@@ -23,7 +23,7 @@ from codedtool.cli.session import (
     verb,
 )
 from codedtool.errors import InputError
-from codedtool.files import refuse_existing, sha256
+from codedtool.files import check_target, sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,17 +60,16 @@ def assign(
     quiet: Quiet = False,
 ) -> None:
     """Order a scheme's rows so that codewords of similar classes overlap more, and compare with random orders."""
-    target = out or scheme.with_name(f"{scheme.stem}_{'repelled' if repel else 'assigned'}.npy")
-    if target.suffix != ".npy":
-        raise InputError(f"--out {target}: a scheme's file name must end in .npy")
-    for output in (target, target.with_suffix(".json")):
-        refuse_existing(output, force=force)
-
     from codedtool.coding.orders.assignment import assign_classes
     from codedtool.coding.scheme import CodingScheme
     from codedtool.coding.shipped import scheme_path
 
     given = CodingScheme.load(scheme_path(scheme))
+    target = out or scheme.with_name(f"{scheme.stem}_{'repelled' if repel else 'assigned'}.npy")
+    if target.suffix != ".npy":
+        raise InputError(f"--out {target}: a scheme's file name must end in .npy")
+    for output in (target, target.with_suffix(".json")):
+        check_target(output, force=force)
     matrix, matrix_sha256 = _matrix(similarity, given.num_classes, quiet=quiet)
     budget = Budget()
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress, interruptible(budget):

@@ -10,7 +10,15 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from codedtool.cli.session import EXIT_INTERRUPTED, begin_document, is_printed, print_json, say, say_traceback
+from codedtool.cli.session import (
+    EXIT_INTERRUPTED,
+    begin_document,
+    is_printed,
+    keep_stated,
+    print_json,
+    say,
+    say_traceback,
+)
 from codedtool.cli.streams import without_stderr
 
 # The flag that names a run: `train` makes one, `sweep` makes a folder of them, and every other command reads one.
@@ -18,13 +26,20 @@ _RUN_FLAGS = ("--run", "--run-name", "--name")
 
 
 class RunCommand(TyperCommand):
-    """A command that has one of the flags --run, --run-name and --name, and takes the other two for it too."""
+    """A command that has one of the flags --run, --run-name and --name, and takes the other two for it too.
+
+    It also keeps which of its flags were given, so that those without effect can be refused.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = next((flag for flag in _RUN_FLAGS for one in self.params if flag in one.opts), None)
         end = args.index("--") if "--" in args else len(args)
         known = [self._known(word, own) for word in args[:end]]
         return super().parse_args(ctx, [*known, *args[end:]])
+
+    def invoke(self, ctx: Any) -> Any:
+        keep_stated(ctx)
+        return super().invoke(ctx)
 
     @staticmethod
     def _known(word: str, own: str | None) -> str:

@@ -13,7 +13,7 @@ from codedtool.analysis.catalogue import Analysis
 from codedtool.cli import analyses
 from codedtool.cli.completion import complete_preset
 from codedtool.cli.runs import SchemeFiles, given, loading
-from codedtool.cli.session import show, verb
+from codedtool.cli.session import refuse_stated, show, verb
 from codedtool.errors import InputError
 
 Preset = Annotated[
@@ -35,7 +35,10 @@ ImageSize = Annotated[
 ]
 
 # What only a run has.
-_OF_RUN = ("run", "data", "data_dir", "skip_bad_images", "eval_size", "batch_size", "num_workers")
+_OF_RUN = (
+    *("run", "checkpoint", "data", "data_dir", "no_download", "skip_bad_images"),
+    *("eval_size", "batch_size", "num_workers"),
+)
 
 
 def command_of(analysis: Analysis) -> Callable[..., None]:
@@ -66,9 +69,7 @@ def command_of(analysis: Analysis) -> Callable[..., None]:
 
 
 def _measure(preset: str, schemes: list[Path], image_size: int | None, values: dict[str, Any]) -> None:
-    for key in _OF_RUN:
-        if values.get(key) is not None:
-            raise InputError(f"`{key}` and `preset` exclude each other: with `preset`, no run and no images are read")
+    refuse_stated(_OF_RUN, "and `preset` exclude each other: with `preset`, no run and no images are read")
     with loading(quiet=values["quiet"]) as progress:
         from codedtool.analysis.preset_cost import cost_of_preset
         from codedtool.coding.scheme import CodingScheme

@@ -12,7 +12,7 @@ from codedtool.analysis.result import NONE, Table
 from codedtool.budget import Budget
 from codedtool.cli.runs import loading
 from codedtool.cli.session import EXIT_INTERRUPTED, Json, Quiet, interruptible, print_json, print_table, say, verb
-from codedtool.files import refuse_existing, write_atomically
+from codedtool.files import check_target, write_atomically
 
 if TYPE_CHECKING:
     from codedtool.budget import Progress
@@ -75,7 +75,7 @@ def _write(planned: Plan, *, force: bool, progress: Progress) -> list[Path]:
     config = Path("plan.toml")
     made = [Path(path) for path in planned.scheme_paths() if path.endswith(".npy")]
     for path in (config, *made, *(path.with_suffix(".json") for path in made)):
-        refuse_existing(path, force=force)
+        check_target(path, force=force)
     budget = Budget(300.0)
     try:
         with interruptible(budget):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codedtool.cli.runs import Checkpoint, NoDownload, RunOption, given, loading, opened, with_recipe_flags
-from codedtool.cli.session import Json, Quiet, in_flags, print_json, say, verb
+from codedtool.cli.session import Json, Quiet, in_flags, print_json, refuse_stated, say, verb
 from codedtool.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def predict(
     changes = given(values)
     if (sample is None) == (not images):
         raise InputError("give either `images` (files) or `sample` (a number of images of the run's own data set)")
+    if sample is None:
+        refuse_stated(["seed"], "needs `sample`: it draws validation images")
     if binary_classifier is not None:
+        refuse_stated(["checkpoint", "no_download"], "has no effect beside `binary_classifier`, which reads no run")
         if run is not None or changes or images is None:
             raise InputError(
                 "`binary_classifier` is complete without a run: leave `run`, `sample` and the recipe's flags out"

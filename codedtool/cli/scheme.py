@@ -20,10 +20,11 @@ from codedtool.cli.session import (
     print_json,
     progress_display,
     say,
+    stated_in,
     verb,
 )
 from codedtool.errors import InputError
-from codedtool.files import refuse_existing
+from codedtool.files import check_target
 
 if TYPE_CHECKING:
     from codedtool.coding.result import Attempt, SchemeResult
@@ -108,6 +109,8 @@ def scheme(
 ) -> None:
     """Find a coding scheme and write it with its proof: K codewords with N_act ones each, H_min apart, even columns."""
     if context.invoked_subcommand is not None:
+        for misplaced in sorted(stated_in(context)):
+            raise InputError(f"`{misplaced}` has no effect before the word {context.invoked_subcommand}: put it after")
         return
     base = None
     if extend is not None:
@@ -218,8 +221,8 @@ def _refuse_target(target: Path, *, force: bool) -> None:
     """Raise before the search the errors that `CodingScheme.save` would raise after it."""
     if target.suffix != ".npy":
         raise InputError(f"--out {target}: a scheme's file name must end in .npy")
-    refuse_existing(target, force=force)
-    refuse_existing(target.with_suffix(".json"), force=force)
+    check_target(target, force=force)
+    check_target(target.with_suffix(".json"), force=force)
 
 
 def _load_companions(paths: list[Path], num_classes: int) -> list[CodingScheme]:

@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -57,6 +57,9 @@ _PLAIN_LINE_EVERY = 5.0
 
 # The command that runs; messages of the library are told in its flags.
 _RUNNING: ContextVar[Callable[..., Any] | None] = ContextVar("running", default=None)
+
+# Arguments of the running command that its command line has; the others have their defaults.
+_STATED: ContextVar[frozenset[str]] = ContextVar("stated", default=frozenset())
 
 # Whether the command has printed its JSON document.
 _PRINTED: ContextVar[bool] = ContextVar("printed", default=False)
@@ -130,6 +133,29 @@ def _flag(function: Callable[..., Any], name: str) -> str:
             if isinstance(declared, str) and declared.startswith("--"):
                 return declared.partition("/")[0]
     return f"`{name}`"
+
+
+def stated_in(context: typer.Context) -> frozenset[str]:
+    """Arguments of a command that its command line has."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+
+
+def keep_stated(context: typer.Context) -> None:
+    """Keep for `refuse_stated` what the command line has; called before a command runs."""
+    _STATED.set(stated_in(context))
+
+
+def refuse_stated(names: Iterable[str], reason: str) -> None:
+    """Raise InputError if the command line has one of the arguments, which would have no effect.
+
+    Args:
+        names: arguments of the running command.
+        reason: follows the argument's name in the message.
+    """
+    for name in names:
+        if name in _STATED.get():
+            raise InputError(f"`{name}` {reason}")
 
 
 @contextmanager
@@ -342,7 +368,9 @@ def _bars() -> Iterator[Display]:
             "{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
         ),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
+    # What a command prints meanwhile goes above the bars if it goes to the terminal, and else where stdout leads.
+    console, is_terminal = Console(stderr=True), _is_terminal(sys.stdout)
+    with Progress(*columns, console=console, transient=True, expand=True, redirect_stdout=is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
         class Bars:

@@ -86,10 +86,14 @@ def sweep(
             if any(one.recipe != found.recipe for one in resolved.values()):
                 raise InputError("`vary` scheme: the sets do not fit one `preset`; name it")
             assigned: dict[str, CodingScheme] = {}
+            lines = [
+                line for label, one in resolved.items() for line in (f"scheme={label}:", *described(one.assignment))
+            ]
         else:
             found = resolve(schemes, stages, uncoded_stages, config, flags)
             assigned = found.assignment.schemes
-        for line in (*(described(found.assignment) if assigned else ()), *found.lines):
+            lines = described(found.assignment) if assigned else []
+        for line in (*lines, *found.lines):
             say(in_flags(line), to_stderr=json_output)
         result = analyse(
             found.base,
@@ -103,6 +107,6 @@ def sweep(
             budget=budget,
             progress=progress,
         )
-        files = save_sweep(result, draw_sweep(result))
+        files = save_sweep(result, draw_sweep)
     show(result, as_json=json_output, heading=f"{len(result.points)} points", files=files)
     end_with(result.failed)

@@ -24,7 +24,7 @@ from codedtool.cli.runs import (
     resolve,
     with_recipe_flags,
 )
-from codedtool.cli.session import Json, Quiet, in_flags, print_json, say, verb
+from codedtool.cli.session import Json, Quiet, in_flags, print_json, refuse_stated, say, verb
 from codedtool.errors import InputError
 from codedtool.training.launch import read_launch
 
@@ -105,6 +105,7 @@ def train(
                 tell_epoch=progress.line,
             )
         else:
+            refuse_stated(["checkpoint"], "needs `resume`: a new run has no checkpoint")
             resolved = resolve(schemes, stages, uncoded_stages, config, changes)
             assignment = resolved.assignment
             for line in (*described(assignment), *resolved.lines) if main else ():

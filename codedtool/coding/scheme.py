@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from codedtool.coding.shipped import shipped_names, shipped_path
 from codedtool.coding.words import MAX_LENGTH, distance_histogram, table_to_words, words_to_table
 from codedtool.errors import InputError
-from codedtool.files import FileError, opened, refuse_existing, write_together
+from codedtool.files import FileError, check_target, opened, write_together
 
 # The longest header numpy itself writes for a 2-D uint8 array is 128 bytes.
 _MAX_HEADER = 4096
@@ -205,7 +205,7 @@ class CodingScheme:
             raise InputError(f"{target}: a scheme's file name must end in .npy")
         record = record_path(target)
         for output in (target, record):
-            refuse_existing(output, force=force)
+            check_target(output, force=force)
         # The JSON first: a kill between the two leaves a record whose sha256 tells that its table is missing.
         text = json.dumps({**self.summary(), **(provenance or {})}, indent=2) + "\n"
         write_together({record: text.encode(), target: self.to_npy()})

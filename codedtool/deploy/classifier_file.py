@@ -21,7 +21,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.data import Normalization
 from codedtool.data.augmentation import EVAL_CROP_PART
 from codedtool.errors import InputError
-from codedtool.files import MissingFileError, exists, read_bytes, read_json, refuse_existing, write_together
+from codedtool.files import MissingFileError, check_target, exists, read_bytes, read_json, write_together
 from codedtool.models.network import CodedNetwork
 from codedtool.models.presets import build_network
 from codedtool.models.pruning import extract_binary_classifier
@@ -77,7 +77,7 @@ def check_output(path: Path, *, force: bool) -> Path:
         raise InputError(f"{path}: a binary classifier is written to a .safetensors file; give a name with this ending")
     description = path.with_suffix(".json")
     for file in (path, description):
-        refuse_existing(file, force=force)
+        check_target(file, force=force)
     return description
 
 

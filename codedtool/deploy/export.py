@@ -31,7 +31,7 @@ from codedtool.budget import Progress, silent
 from codedtool.data import Normalization, normalize
 from codedtool.deploy.classifier_file import load_binary_classifier
 from codedtool.errors import CodedtoolError, InputError
-from codedtool.files import refuse_existing, write_atomically
+from codedtool.files import check_target, write_atomically
 from codedtool.models.network import CodedNetwork
 from codedtool.training.checkpoint import Which
 from codedtool.training.inductor import prepare_inductor
@@ -301,7 +301,7 @@ def _check_target(path: Path, kind: Kind, *, force: bool) -> None:
     """Refuse an existing file or a wrong suffix, before anything is loaded."""
     if path.suffix != SUFFIXES[kind]:
         raise InputError(f"{path}: the name of a file of `kind` {kind} must end in {SUFFIXES[kind]}")
-    refuse_existing(path, force=force)
+    check_target(path, force=force)
 
 
 def _check_onnx(network: CodedNetwork) -> None:

@@ -251,7 +251,7 @@ def assign_schemes(
 def _last_stages(
     preset: str, found: Preset, schemes: Sequence[CodingScheme], uncoded: Collection[str]
 ) -> list[tuple[str, CodingScheme]]:
-    """Pair schemes with the last stages but the uncoded, the larger ratio first; stages of one usual ratio share one."""
+    """Pair schemes with the last stages to be coded, the larger ratio first; stages of one usual ratio share one."""
     for scheme in schemes:
         _check_length(preset, found, scheme)
     if not found.ratios:

@@ -7,14 +7,11 @@ from matplotlib.figure import Figure
 from codedtool.analysis.bc import BcResult
 from codedtool.analysis.classifier_metrics import ClassifierMetrics, ClassifiersResult
 from codedtool.analysis.result import Drawing
-from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, label_points, new_figure, percent_limits
+from codedtool.report.style import BLUE, COLOURS, GREEN, ORANGE, label_points, new_figure, percent_limits, short_label
 from codedtool.text import for_figure
 
 # With at most this many classes, the names fit beside the points.
 _NAMED = 20
-
-# The most letters of a class name beside a point.
-_LETTERS = 24
 
 
 def draw(result: BcResult) -> tuple[Drawing, ...]:
@@ -56,7 +53,7 @@ def draw_classifiers(result: ClassifiersResult) -> Figure:
         if len(named) <= _NAMED:
             places = [_place(one, name) for source in result.sources for one in result.of(source)]
             label_points(
-                panel, places[: len(named)], [for_figure(_cut(one.class_name)) for one in named], places[len(named) :]
+                panel, places[: len(named)], [short_label(one.class_name) for one in named], places[len(named) :]
             )
     return figure
 
@@ -76,7 +73,7 @@ def draw_scores(result: ClassifiersResult) -> Figure:
             if values is not None:
                 panel.stairs(values, one.edges, color=colour, fill=True, alpha=0.45, label=name)
         panel.axvline(thresholds[one.class_name], color="black", linewidth=0.8, linestyle="--", label="threshold")
-        panel.set_title(for_figure(_cut(one.class_name)), fontsize=8)
+        panel.set_title(short_label(one.class_name), fontsize=8)
         panel.set_yticks([])
         panel.tick_params(labelsize=7)
     for panel in axes[len(result.histograms) :]:
@@ -89,11 +86,6 @@ def draw_scores(result: ClassifiersResult) -> Figure:
 def _place(one: ClassifierMetrics, name: str) -> tuple[float, float]:
     metrics = getattr(one, name)
     return (100 * metrics.recall, 100 * metrics.precision)
-
-
-def _cut(name: str) -> str:
-    """A class name of at most 24 letters; the tables have it whole."""
-    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
 
 
 def _short(name: str) -> str:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from codedtool.analysis.cost import CostResult
 from codedtool.analysis.result import Drawing
-from codedtool.report.style import COLOURS, new_figure
+from codedtool.report.style import COLOURS, new_figure, short_label
 from codedtool.text import for_figure
 
 
@@ -23,7 +23,8 @@ def draw_cost(result: CostResult) -> Figure:
     width = 0.8 / len(rows)
     for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
         places = [place + (number - (len(rows) - 1) / 2) * width for place in range(len(names))]
-        bars = panel.bar(places, [100 * row[key] for key in names], width, color=colour, label=for_figure(row["name"]))
+        label = short_label(row["name"], 60)
+        bars = panel.bar(places, [100 * row[key] for key in names], width, color=colour, label=label)
         panel.bar_label(bars, fmt="%.0f", fontsize=7)
     panel.set_xticks(range(len(names)), list(names.values()))
     panel.set_ylabel(f"% of {for_figure(rows[0]['name'])}")

@@ -6,8 +6,7 @@ from matplotlib.figure import Figure
 
 from codedtool.analysis.evaluation import EvalResult
 from codedtool.analysis.result import Drawing
-from codedtool.report.style import new_figure
-from codedtool.text import for_figure
+from codedtool.report.style import new_figure, short_label
 
 # The most classes whose names, and whose shares as numbers, fit into the figure.
 _MOST_NAMES, _MOST_NUMBERS = 40, 12
@@ -21,7 +20,7 @@ def draw(result: EvalResult) -> tuple[Drawing, ...]:
 
 def draw_confusion(result: EvalResult) -> Figure:
     """The confusion matrix in per cent of every class's images: a row per class, a column per class taken for."""
-    names = [for_figure(one.name) for one in result.classes]
+    names = [short_label(one.name) for one in result.classes]
     shares = [[100 * count / max(1, sum(row)) for count in row] for row in result.confusion]
     side = min(9.0, max(4.2, 1.5 + 0.35 * len(names)))
     figure, (axes,) = new_figure(width=side + 0.8, height=side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -10,6 +12,23 @@ from codedtool.analysis.sweep import SweepPoint, SweepResult
 from codedtool.interrupts import interrupts_held
 from codedtool.report.style import COLOURS, new_figure
 from codedtool.text import for_figure
+
+# Means and standard deviations of a point's measurements.
+_Figures = Mapping[str, tuple[float, float]]
+
+
+def _decoders(figures: _Figures) -> list[tuple[float, float]]:
+    """Those of the early decoders, in the order of the blocks. Points with other schemes may code other blocks."""
+    return [pair for key, pair in figures.items() if key.startswith("decoder_")]
+
+
+# Title of each panel -> function that chooses a point's measurements for it. Their mean is drawn.
+_PANELS: dict[str, Callable[[_Figures], list[tuple[float, float]]]] = {
+    "accuracy, %": lambda figures: [figures["accuracy"]] if figures else [],
+    "early decoder of the last block, %": lambda figures: _decoders(figures)[-1:],
+    "mean early decoder, %": _decoders,
+    "mean F1 of the binary classifiers, %": lambda figures: [figures["bc_f1"]] if "bc_f1" in figures else [],
+}
 
 # The most letters that fit below a panel side by side.
 _LETTERS = 40
@@ -21,14 +40,7 @@ def draw_sweep(result: SweepResult) -> Figure:
 
     Every combination of the other keys' values is a line. Error bars are standard deviations over seeds.
     """
-    names = result.measured
-    decoders = [name for name in names if name.startswith("decoder_")]
-    panels = {"accuracy, %": ["accuracy"]}
-    if decoders:
-        panels["early decoder of the last block, %"] = [decoders[-1]]
-        panels["mean early decoder, %"] = decoders
-    if "bc_f1" in names:
-        panels["mean F1 of the binary classifiers, %"] = ["bc_f1"]
+    panels = {title: choose for title, choose in _PANELS.items() if any(choose(p.figures) for p in result.points)}
     figure, axes = new_figure(len(panels))
     first, *others = result.varied
     lines: dict[tuple[Any, ...], list[SweepPoint]] = {}
@@ -37,12 +49,13 @@ def draw_sweep(result: SweepResult) -> Figure:
             lines.setdefault(tuple(point.values[key] for key in others), []).append(point)
     values = list(dict.fromkeys(point.values[first] for point in result.points))
     is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    for panel, (label, keys) in zip(axes, panels.items(), strict=True):
+    for panel, (label, choose) in zip(axes, panels.items(), strict=True):
         for number, (rest, points) in enumerate(lines.items()):
+            measured = [(point, chosen) for point in points if (chosen := choose(point.figures))]
             panel.errorbar(
-                [point.values[first] if is_number else values.index(point.values[first]) for point in points],
-                [100 * sum(point.figures[key][0] for key in keys) / len(keys) for point in points],
-                yerr=[100 * sum(point.figures[key][1] for key in keys) / len(keys) for point in points],
+                [point.values[first] if is_number else values.index(point.values[first]) for point, _ in measured],
+                [100 * fmean(value for value, _ in chosen) for _, chosen in measured],
+                yerr=[100 * fmean(deviation for _, deviation in chosen) for _, chosen in measured],
                 fmt="o-",
                 markersize=4,
                 capsize=2,

@@ -18,7 +18,7 @@ from codedtool.analysis.result import Drawing, Result, percent, save_result
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData
 from codedtool.errors import Failure, InputError
-from codedtool.files import FileError, refuse_existing, write_atomically
+from codedtool.files import FileError, check_target, write_atomically
 from codedtool.interrupts import was_interrupted
 from codedtool.report.classes import class_details
 from codedtool.report.figures_training import draw_training
@@ -134,7 +134,7 @@ def write_report(
         InputError: the page exists already or cannot be written, there is no part of a given name, or ``plain`` has
             coded blocks or other classes.
     """
-    refuse_existing(path, force=force)
+    check_target(path, force=force)
     if plain is not None:
         subject.check_control(plain)
     chosen = chosen_parts(only, skip)

@@ -10,6 +10,8 @@ from unicodedata import east_asian_width
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from codedtool.text import for_figure
+
 # The colours of Okabe & Ito (2008).
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, BLACK = (
     "#0072B2",
@@ -38,6 +40,11 @@ def new_figure(
         one.grid(alpha=0.25, linewidth=0.6)
         one.set_axisbelow(True)
     return figure, axes
+
+
+def short_label(name: str, most: int = 24) -> str:
+    """A name for a figure, of at most ``most`` letters; the tables have it whole."""
+    return for_figure(name if len(name) <= most else f"{name[: most - 1]}…")
 
 
 def percent_limits(axes: Axes, which: Literal["x", "y"] = "y", *, low: float | None = None) -> None:

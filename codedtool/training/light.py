@@ -70,7 +70,7 @@ def light_copy(run: Run, path: Path | None = None, *, checkpoint: Which = "best"
     """
     path = path or run.path / "export" / "run"
     if exists(path) and not (force and _is_light(path)):
-        raise InputError(f"{path} exists already: `force` replaces only an earlier light copy; name another `path`")
+        raise InputError(f"{path} exists already: `force` replaces only an earlier light copy; name another `out`")
     temporary = temporary_beside(path)
     made: list[Path] = []
     try:

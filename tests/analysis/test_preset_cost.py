@@ -71,6 +71,8 @@ def test_the_command_needs_no_run_and_writes_nothing(tmp_path: Path, monkeypatch
     [
         (["--preset", "coded_resnext_tiny", "--run", "x"], "--run and --preset exclude each other"),
         (["--preset", "coded_resnext_tiny", "--eval-size", "8"], "--eval-size and --preset exclude each other"),
+        (["--preset", "coded_resnext_tiny", "--checkpoint", "best"], "--checkpoint and --preset exclude each other"),
+        (["--preset", "coded_resnext_tiny", "--no-download"], "--no-download and --preset exclude each other"),
         (["--scheme", "c10_3of10"], "--scheme needs --preset"),
         (["--image-size", "8"], "--image-size needs --preset"),
         (["--preset", "coded_resnext_tin"], "did you mean coded_resnext_tiny"),

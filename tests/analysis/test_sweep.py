@@ -11,17 +11,22 @@ from statistics import mean, stdev
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codedtool.analysis import sweep as sweep_module
 from codedtool.analysis.result import NONE
 from codedtool.analysis.sweep import parse_vary
 from codedtool.analysis.sweep import sweep as sweep_of
+from codedtool.budget import Budget
 from codedtool.coding.scheme import CodingScheme
 from codedtool.errors import InputError
+from codedtool.report.figures_sweep import draw_sweep
 from codedtool.training.recipe import Recipe
-from codedtool.training.recipes import RECIPES, composed
+from codedtool.training.recipes import RECIPES, composed, recipe_for
+from codedtool.training.runtime import Interrupted
 from tests.commands import run
 from tests.paths import SCHEMES
 
@@ -146,6 +151,47 @@ def test_schemes_vary_and_so_do_the_ratios_of_the_stages(tmp_path: Path) -> None
     assert acts == [[5, 3], [5, 3], [3, 5], [3, 5]]
     again = run("sweep", *small, *vary, "--name", "grid", "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == json.loads(done.stdout)
+
+
+def test_sets_of_schemes_that_code_different_blocks_are_drawn_and_said(tmp_path: Path) -> None:
+    """The scheme of 4/10 has no sibling, so it codes the last stage alone."""
+    four = CodingScheme(np.stack([np.roll([1] * 4 + [0] * 6, k) for k in range(10)]))
+    four.save(tmp_path / "k10_4of10.npy", provenance={})
+    small = ["--data", "digits", "--preset", "coded_resnext_tiny", "--epochs", "1", "--images-per-class", "20"]
+    done = run(
+        "sweep", *small, "--vary", f"scheme=k10_4of10.npy,{SCHEMES / 'c10_5of10.npy'}", "--name", "grid", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("scheme=")] == ["scheme=k10_4of10:", "scheme=c10_5of10:"]
+    assert "  s2  r = 1" in lines
+    assert "  s2  r = 5/10  c10_5of10" in lines
+    folder = tmp_path / "runs" / "grid"
+    document = json.loads((folder / "sweep.json").read_text())
+    assert ["decoder_s2.1" in point for point in document["points"]] == [False, True]
+    result = sweep_module.SweepResult(
+        folder,
+        ("scheme",),
+        (0,),
+        tuple(
+            sweep_module.SweepPoint({"scheme": name}, figures, ("run",), ())
+            for name, figures in {
+                "four": {"accuracy": (0.5, 0.0), "decoder_s3.1": (0.2, 0.0)},
+                "five": {"accuracy": (0.6, 0.0), "decoder_s2.1": (0.1, 0.0), "decoder_s3.1": (0.3, 0.0)},
+                "none": {"accuracy": (0.7, 0.0)},
+            }.items()
+        ),
+    )
+    heights = [list(panel.lines[0].get_ydata()) for panel in draw_sweep(result).axes]
+    assert heights == [pytest.approx([50, 60, 70]), pytest.approx([20, 30]), pytest.approx([20, 20])]
+
+
+def test_an_interrupted_sweep_says_how_it_goes_on(tmp_path: Path) -> None:
+    recipe = recipe_for("digits").with_values({"preset": "resnext_tiny", "epochs": 1, "device": "cpu"})
+    budget = Budget()
+    budget.interrupt()
+    with pytest.raises(Interrupted, match=r"grid; the same command continues the sweep$"):
+        sweep_of(recipe, {}, {"lr": (0.1, 0.2)}, folder=tmp_path / "grid", budget=budget)
 
 
 def test_a_training_that_fails_is_reported_in_its_place(tmp_path: Path) -> None:

@@ -294,6 +294,10 @@ def test_a_binary_classifier_s_file_predicts_without_the_run(house: House, tmp_p
     alone = json.loads(done(tmp_path, "predict", *images, "--bc", "three.safetensors", "--json", "--quiet"))
     assert [entry["logit"] for entry in alone] == [entry["logit"] for entry in house.binary]
     assert "leave --run" in refused(house.path, "predict", "digit3.png", "--bc", "3.safetensors", "--run", "coded")
+    for flags in (["--checkpoint", "best"], ["--no-download"]):
+        said = refused(house.path, "predict", "digit3.png", "--bc", "3.safetensors", *flags)
+        assert f"{flags[0]} has no effect beside --bc" in said
+    assert "--seed needs --sample" in refused(house.path, "predict", "digit3.png", "--run", "coded", "--seed", "3")
     (tmp_path / "three.safetensors").write_bytes(b"junk")
     assert "is damaged" in refused(tmp_path, "predict", images[0], "--bc", "three.safetensors")
     (tmp_path / "three.safetensors").unlink()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,31 @@ def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
         ["bash", "-c", command], cwd=cwd, env=os.environ | environment, capture_output=True, timeout=120, check=False
     )
     return subprocess.CompletedProcess(line, done.returncode, done.stdout.decode("latin-1"), done.stderr.decode())
+
+
+def test_what_is_printed_goes_where_stdout_leads_while_bars_are_at_the_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    code = (
+        "from codedtool.cli.session import progress_display, say\n"
+        "with progress_display(quiet=False) as progress:\n"
+        "    progress('working', 1, 2)\n"
+        "    say('a result', to_stderr=False)\n"
+    )
+    with (tmp_path / "stdout").open("wb") as stdout:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=os.environ | {"TERM": "xterm"}, stdout=stdout, stderr=theirs
+        )
+    os.close(theirs)
+    shown = b""
+    # At its end a terminal without a process gives an error instead of nothing.
+    with suppress(OSError):
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    assert (tmp_path / "stdout").read_text() == "a result\n"
+    assert b"working" in shown
+    assert b"a result" not in shown
 
 
 @pytest.mark.parametrize("end", ["| true", "| head -1", ">&-", "<&- >&- 2>&-"])

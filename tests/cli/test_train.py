@@ -324,6 +324,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_leaves_no_run(ho
         (["--run-name", "a/b"], "must be the name of one folder"),
         (["--scheme", "nothing.npy"], "nothing.npy"),
         (["--resume"], "--scheme and --resume exclude each other"),
+        (["--checkpoint", "best"], "--checkpoint needs --resume"),
         (["--init", "nothing"], "there is no run nothing"),
         (["--init", "nothing.pth"], "nothing.pth: cannot be read"),
         (["--init", "torchvision"], "torchvision has no weights of this architecture"),

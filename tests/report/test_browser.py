@@ -327,6 +327,43 @@ def test_nothing_is_wider_than_a_telephone(chromium: Browser, folder: Path, tmp_
     check_fits_a_telephone(chromium.open(page_of(tmp_path, LONG, tiny_schemes()), view, size=PHONE))
 
 
+def test_the_keyboard_keeps_in_view_what_it_points_at(chromium: Browser, tmp_path: Path) -> None:
+    tab = chromium.open(page_of(tmp_path, LONG, tiny_schemes()), size=PHONE)
+    tab.run("document.querySelector('#confusion-view svg').focus()")
+    tab.press(*["ArrowRight"] * 10, *["ArrowDown"] * 9)
+    places = (
+        "['#confusion-view .cursor', '#confusion-view .scroll'].map((one) => {"
+        " const {left, right, top, bottom} = document.querySelector(one).getBoundingClientRect();"
+        " return [left, right, top, bottom]; })"
+    )
+    (left, right, top, bottom), (first, last, *_) = tab.run(places)
+    assert first <= left < right <= last
+    assert tab.run("document.querySelector('nav').getBoundingClientRect().bottom") <= top < bottom <= PHONE[1]
+    # Going back, a focused button is not left under the bar of links.
+    tab.run("window.scrollTo(0, document.documentElement.scrollHeight)")
+    covered = (
+        "(() => { const one = document.activeElement;"
+        " return one.closest('nav') ? 0 : document.querySelector('nav').getBoundingClientRect().bottom"
+        " - one.getBoundingClientRect().top; })()"
+    )
+    tab.run("[...document.querySelectorAll('section button, section select')].at(-1).focus()")
+    for _ in range(20):
+        tab.press("Shift+Tab")
+        assert tab.run(covered) <= 0
+
+
+def test_names_of_wide_letters_fit_beside_the_confusion_matrix(chromium: Browser, tmp_path: Path) -> None:
+    names = tuple(f"{'W' * 17}{digit}" for digit in range(10))
+    tab = chromium.open(page_of(tmp_path, names, tiny_schemes()))
+    outside = (
+        "(() => { const svg = document.querySelector('#confusion-view svg'), box = svg.getBoundingClientRect();"
+        " return [...svg.querySelectorAll('text')].filter((one) => { const at = one.getBoundingClientRect();"
+        " return at.left < box.left - 0.5 || at.top < box.top - 0.5; }).length; })()"
+    )
+    assert tab.run(outside) == 0
+    check_quiet(tab)
+
+
 def test_hostile_names_are_shown_and_linked_as_they_are(chromium: Browser, tmp_path: Path) -> None:
     page = page_of(tmp_path, HOSTILE, tiny_schemes())
     tab = chromium.open(page)

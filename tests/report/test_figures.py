@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
+from codedtool.report.figures_evaluation import draw_confusion
 from codedtool.report.figures_training import draw_training
 from codedtool.report.style import label_points, new_figure, percent_limits
 
@@ -61,3 +66,17 @@ def test_a_training_of_one_epoch_is_seen() -> None:
     figure = draw_training([row | {"val_decoder_accuracy_s3.1": 0.3}])
     assert len(figure.axes) == 3
     assert all(line.get_marker() == "o" for axes in figure.axes for line in axes.lines)
+
+
+def test_long_names_of_classes_leave_the_confusion_matrix_its_room() -> None:
+    names = [f"{'very long name ' * 16}{number}" for number in range(10)]
+    result: Any = SimpleNamespace(
+        classes=[SimpleNamespace(name=name) for name in names], confusion=np.eye(10, dtype=int)
+    )
+    figure = draw_confusion(result)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FigureCanvasAgg(figure).draw()
+    panel = figure.axes[0]
+    assert panel.get_window_extent().width > 0.5 * figure.bbox.width
+    assert {label.get_text() for label in panel.get_yticklabels()} == {"very long name very lon…"}

@@ -75,6 +75,14 @@ def test_a_run_finds_its_data_from_any_working_folder_and_in_a_project_that_was_
         assert number_of_images(Run.load("one")) == 26
 
 
+def test_a_folder_that_the_run_lies_in_is_not_its_data_set(project: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "data" / "one"
+    shutil.copytree(project / "runs" / "one", moved)
+    shutil.rmtree(project)
+    with pytest.raises(InputError, match="the data set of .* is not there"):
+        number_of_images(Run.load(moved))
+
+
 def test_a_data_set_that_was_moved_is_named_for_analyses_and_for_resuming(project: Path, tmp_path: Path) -> None:
     run, moved = Run.load("one"), {"data": f"folder:{tmp_path / 'moved'}"}
     (project / "data").rename(tmp_path / "moved")

@@ -28,6 +28,8 @@ function pointable(svg, grid, output) {
       event.preventDefault();
       if (at) point(at[0] + step[0], at[1] + step[1]);
       else point(0, 0);
+      // On a narrow screen the drawing is wider than its box.
+      cursor.scrollIntoView({block: "nearest", inline: "nearest"});
     } else if (event.key === "Enter" && at && grid.open) {
       grid.open(...at);
     }

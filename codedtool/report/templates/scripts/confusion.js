@@ -7,11 +7,18 @@ const SHADES = [0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1];
 
 const shortened = (name) => (name.length > MOST_LETTERS ? `${name.slice(0, MOST_LETTERS - 1)}…` : name);
 
+/** The width in pixels of the widest text in the matrix's font. */
+function widest(texts) {
+  const pen = make("canvas", {}).getContext("2d");
+  pen.font = "11px system-ui, sans-serif";
+  return Math.max(...texts.map((text) => pen.measureText(text).width));
+}
+
 function drawConfusion(output) {
   const K = data.classes.length, totals = data.confusion.map((_, k) => takenFor(k).reduce((sum, [, n]) => sum + n, 0));
   const counts = data.confusion.map((_, k) => new Map(takenFor(k)));
   const isNamed = K <= MOST_NAMES, side = K <= MOST_NUMBERS ? 27 : isNamed ? 18 : 640 / K;
-  const edge = isNamed ? 12 + 7 * Math.max(...data.classes.map((name) => shortened(name).length)) : 0;
+  const edge = isNamed ? 12 + Math.ceil(widest(data.classes.map(shortened))) : 0;
   const size = edge + K * side + 2;
   const svg = draw("svg", {viewBox: `0 0 ${size} ${size}`, width: size, height: size, class: isNamed ? "matrix" : "matrix fluid",
     role: "application", "aria-label": `Confusion matrix of ${K} classes. Arrow keys read the cells one by one.`});
