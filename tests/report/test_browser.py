@@ -156,6 +156,9 @@ def test_an_unknown_class_is_named(tab: Tab) -> None:
     tab.go("#class=%")
     tab.go("#image=99")
     assert tab.run("document.querySelector('#sample-view h3').textContent") == "Image 1"
+    assert "There is no sample image 99." in tab.run("document.getElementById('sample-view').textContent")
+    tab.click(".samples button")
+    assert "There is no sample image" not in tab.run("document.getElementById('sample-view').textContent")
 
 
 def test_a_sample_image_shows_the_subnns_that_fired(tab: Tab, folder: Path) -> None:

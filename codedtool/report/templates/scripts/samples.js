@@ -63,7 +63,8 @@ function startSamples() {
   views.push(() => {
     const number = state.image ?? 1, sample = data.samples[number - 1];
     for (const button of buttons) button.setAttribute("aria-pressed", String(Number(button.dataset.image) === number));
-    view.replaceChildren(make("h3", {}, `Image ${number}`), sampleLines(sample));
+    const message = state.unknownImage === null ? [] : [make("p", {class: "note"}, `There is no sample image ${state.unknownImage}.`)];
+    view.replaceChildren(...message, make("h3", {}, `Image ${number}`), sampleLines(sample));
     if (!data.blocks.length) return;
     const [actual, predicted] = [sample.actual, sample.predicted].map((k) => data.classes[k]);
     const told = make("p", {class: "told", role: "status"}, "Point at a square, or press an arrow key on the drawing.");

@@ -1,6 +1,6 @@
 // What the reader has chosen stands in the page's address, as #class=cat&with=dog or #image=3, so that it can be linked.
 // Classes are numbers here and names in the address; images are counted from 1.
-const state = {class: null, with: null, image: null, unknown: null};
+const state = {class: null, with: null, image: null, unknown: null, unknownImage: null};
 const views = [];
 
 /** The number of the class called `text`; a text that is no name is read as a number. Null: there is none. */
@@ -34,7 +34,9 @@ function readAddress() {
   }
   if (given.image !== undefined && byId("sample-view")) {
     const number = Number(given.image);
-    if (Number.isInteger(number) && number >= 1 && number <= data.samples.length) state.image = number;
+    const isThere = Number.isInteger(number) && number >= 1 && number <= data.samples.length;
+    state.image = isThere ? number : null;
+    state.unknownImage = isThere ? null : given.image;
     section = "samples";
   }
   return section;
@@ -42,7 +44,7 @@ function readAddress() {
 
 /** Choose something, write it to the address, and show it. */
 function choose(changes) {
-  Object.assign(state, {unknown: null}, changes);
+  Object.assign(state, {unknown: null, unknownImage: null}, changes);
   const parts = [];
   if (state.class !== null) parts.push(`class=${encodeURIComponent(data.classes[state.class])}`);
   if (state.class !== null && state.with !== null) parts.push(`with=${encodeURIComponent(data.classes[state.with])}`);
