@@ -290,6 +290,10 @@ class _NormalizedSum(torch.autograd.Function):
             energies_BN = _contract(grams_BNdd, metric_Ndd, _count(h_BDHW, weight_CD))
             normalized_BN, inverse_root_B1, scale_BN = masked_scale(energies_BN, original_subnns, keep_mask, drop_mask)
             total_BCHW = functional.conv2d(h_BDHW * spread(scale_BN, h_BDHW), weight_CD.to(h_BDHW.dtype))
+        if h_BDHW.dtype == torch.bfloat16:
+            # Kept for the weights' gradient alone, which is no more exact than bf16 otherwise. In float32 they would be
+            # larger than the activations of the last stages; float16 has not their range.
+            grams_BNdd = grams_BNdd.bfloat16()
         ctx.save_for_backward(
             h_BDHW, weight_CD, keep_mask, grams_BNdd, metric_Ndd, normalized_BN, inverse_root_B1, scale_BN
         )
@@ -323,6 +327,7 @@ class _NormalizedSum(torch.autograd.Function):
         # In place from here on, because new memory costs more time than the arithmetic. The sum is <dL/dtotal, total>,
         # which equals inverse_root times its gradient.
         along_B1 = scaled_BDHW.mul_(grad_h).sum(dim=(1, 2, 3), dtype=scale_BN.dtype)[:, None]
+        del scaled_BDHW  # before the product below needs as much memory
         # With mean = E_avg: normalized = E / mean and inverse_root = mean^(-1/2).
         inverse_B1 = inverse_root_B1.square()
         through_normalized_B1 = (grad_normalized_BN * normalized_BN).sum(dim=1, keepdim=True)
@@ -333,7 +338,8 @@ class _NormalizedSum(torch.autograd.Function):
         # E = <W^T W, h h^T> / count, so that dE/dh = 2 W^T W h / count and dE/dW = 2 W h h^T / count.
         weight_of_BN = grad_energies_BN * (2 / _count(h_BDHW, weight_CD))
         grad_h = grad_h.mul_(factors).addcmul_(_apply_metric(metric_Ndd, h_BDHW), spread(weight_of_BN, h_BDHW))
-        weighted_N1D = torch.bmm(weight_of_BN.T[:, None, :], grams_BNdd.flatten(2).transpose(0, 1))
+        grams_NBD = grams_BNdd.to(weight_of_BN.dtype).flatten(2).transpose(0, 1)
+        weighted_N1D = torch.bmm(weight_of_BN.T[:, None, :], grams_NBD)
         weighted_Ndd = weighted_N1D.view(num_subnns, width_d, width_d).to(weight_CD.dtype)
         of_energies_NCd = torch.bmm(_by_subnn_first(weight_CD, num_subnns), weighted_Ndd)
         of_energies = of_energies_NCd.transpose(0, 1).reshape(weight_CD.shape)
