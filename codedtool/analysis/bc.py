@@ -152,19 +152,19 @@ def file_names(classes: Sequence[str]) -> list[str]:
 
     All characters but letters, digits, dashes and dots become underscores. Of classes whose names would then be the
     same (also where capitals do not count, as on Windows and macOS), the first one keeps the name, and each other one
-    has its number behind it.
+    has its number behind it. So has a class whose name is that of another file: the scores of a class, or of all.
 
     Example:
-        >>> file_names(["a b", "cat", "a_b", "Cat"])
-        ['a_b', 'cat', 'a_b-2', 'Cat-3']
+        >>> file_names(["a b", "cat", "a_b", "Cat", "cat_scores", "scores"])
+        ['a_b', 'cat', 'a_b-2', 'Cat-3', 'cat_scores-4', 'scores-5']
     """
     names: list[str] = []
-    taken: set[str] = set()
+    taken = {"scores"}
     for index, class_name in enumerate(classes):
         plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in class_name).strip(".")
         name = plain or "_"
-        while name.casefold() in taken:
+        while {name.casefold(), f"{name}_scores".casefold()} & taken:
             name += f"-{index}"
-        taken.add(name.casefold())
+        taken |= {name.casefold(), f"{name}_scores".casefold()}
         names.append(name)
     return names

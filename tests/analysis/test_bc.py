@@ -53,11 +53,17 @@ def test_a_classifier_is_kept_where_memory_does_not_suffice_for_its_cost(
     assert path.exists()
 
 
-@given(st.lists(st.text(alphabet=st.sampled_from("aA bß_-.0/\n"), min_size=1, max_size=4), unique=True, max_size=12))
+CLASS_NAMES = st.text(alphabet=st.sampled_from("aA bß_-.0/\n"), min_size=1, max_size=4)
+
+
+@given(st.lists(CLASS_NAMES | CLASS_NAMES.map("{}_scores".format), unique=True, max_size=12))
 @example(["a b", "a_b", "a_b-1", "A_B"])
+@example(["scores", "a", "a scores", "a_scores_scores"])
 def test_no_two_classes_share_a_file(classes: list[str]) -> None:
     names = file_names(classes)
-    assert len({name.casefold() for name in names}) == len(classes) == len(names)
+    # Beside each class's results lie its scores, and beside those of all classes theirs.
+    files = ["scores", *names, *(f"{name}_scores" for name in names)]
+    assert len({file.casefold() for file in files}) == len(files) == 1 + 2 * len(classes)
     for name in names:
         assert name
         assert not name.startswith(".")
