@@ -5,6 +5,7 @@ The caller makes one Work per search, and every function that takes part in the 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ class Progress(Protocol):
 
 def silent(phase: str, done: float, total: float | None, note: str = "") -> None:
     """Report nowhere."""
+
+
+def usable_cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Budget:

@@ -6,7 +6,6 @@ process leaves the machine code in numba's cache (`codedtool.coding.compiled`), 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from types import TracebackType
 
-from codedtool.budget import Work
+from codedtool.budget import Work, usable_cores
 
 # Seconds between two looks at the second process, and after which it is not waited for any longer.
 _POLL_SECONDS = 0.02
@@ -95,5 +94,4 @@ def _lacks(compile_kernels: Callable[[], None]) -> bool:
 
 def _has_core() -> bool:
     """Whether this process may use a second core, and can start another Python."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores > 1 and bool(sys.executable) and not getattr(sys, "frozen", False)
+    return usable_cores() > 1 and bool(sys.executable) and not getattr(sys, "frozen", False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from codedtool.budget import Progress
+from codedtool.budget import Progress, usable_cores
 from codedtool.data.augmentation import Normalization
 from codedtool.data.listing import (
     LeftOut,
@@ -344,7 +343,7 @@ def _decode(files: list[str], images: NDArray[np.uint8], progress: Progress, *, 
 
     errors = {}
     # Pillow's decoders release the interpreter's lock, so threads use all cores.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(usable_cores()) as threads:
         try:
             for number, error in enumerate(threads.map(decode, range(len(files)))):
                 if error is not None:

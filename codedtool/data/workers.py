@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from codedtool.budget import usable_cores
 from codedtool.errors import InputError
 from codedtool.interrupts import interrupts_held
 
@@ -31,6 +33,9 @@ _SIGNS = (
     "Too many open files. Communication with the workers",
     "received 0 items of ancdata",
 )
+
+# torch's own words about more workers than cores; `in_workers` says it in this project's.
+warnings.filterwarnings("ignore", "This DataLoader will create")
 
 MORE_SHARED_MEMORY = "lower `num_workers`, or give the container more (docker run --shm-size)"
 
@@ -53,6 +58,12 @@ def in_workers(jobs: Iterator[Any], prepare: Dataset[Any], *, num_workers: int, 
     Raises:
         InputError: a worker cannot be started, or ended.
     """
+    if num_workers > usable_cores():
+        warnings.warn(
+            f"`num_workers` {num_workers} is more than the cores that this process may use ({usable_cores()}); fewer "
+            "prepare images as fast, in less memory",
+            stacklevel=1,  # the command line shows warnings of this package's files in one line
+        )
     workers: set[BaseProcess] = set()
     others = set(multiprocessing.active_children())
     try:

@@ -6,7 +6,6 @@ exchange something with other processes are collectives: every rank must call th
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from codedtool.budget import usable_cores
 from codedtool.training.recipe import Recipe
 
 
@@ -107,5 +107,4 @@ def num_workers(recipe: Recipe, processes: int) -> int:
     """
     if recipe.num_workers >= 0:
         return recipe.num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // processes))
+    return max(1, min(8, usable_cores() // processes))

@@ -5,9 +5,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from codedtool.data.workers import in_workers
 
 # A data set that a worker unpickles slowly: after a Ctrl-C, the worker is still at its start.
 SLOW = """
@@ -108,3 +112,15 @@ def test_ctrl_c_while_workers_start_prints_nothing_of_theirs(
         start_new_session=True,
     )
     assert (ended.returncode, ended.stderr.splitlines()) == (130, ["interrupted"])
+
+
+def test_more_workers_than_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: Any = [0, 2, 4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(in_workers(iter(range(3)), jobs, num_workers=1, pin_memory=False)) == jobs
+    monkeypatch.setattr("codedtool.data.workers.usable_cores", lambda: 1)
+    with pytest.warns(
+        UserWarning, match=r"^`num_workers` 2 is more than the cores .* \(1\); fewer"
+    ):
+        assert list(in_workers(iter(range(3)), jobs, num_workers=2, pin_memory=False)) == jobs
