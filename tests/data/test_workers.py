@@ -120,7 +120,5 @@ def test_more_workers_than_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) 
         warnings.simplefilter("error")
         assert list(in_workers(iter(range(3)), jobs, num_workers=1, pin_memory=False)) == jobs
     monkeypatch.setattr("codedtool.data.workers.usable_cores", lambda: 1)
-    with pytest.warns(
-        UserWarning, match=r"^`num_workers` 2 is more than the cores .* \(1\); fewer"
-    ):
+    with pytest.warns(UserWarning, match=r"^`num_workers` 2 is more than the cores .* \(1\); fewer"):
         assert list(in_workers(iter(range(3)), jobs, num_workers=2, pin_memory=False)) == jobs
