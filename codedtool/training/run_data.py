@@ -126,7 +126,7 @@ def _located(run: Run, recipe: Recipe) -> Recipe:
     folder = absolute(run.path)
     # A run of a sweep lies one folder deeper than others.
     places = [*([Path(stored)] if stored else []), named, *(parent / named for parent in folder.parents[1:3])]
-    # The run's folder, or one that it lies in, has the data set's name by chance, as cifar10/run for the data set cifar10.
+    # The run's folder, or one that it lies in, has the data set's name by chance: cifar10/run for the data set cifar10.
     around = {os.path.realpath(path) for path in (folder, *folder.parents)}
     found = next((place for place in places if os.path.isdir(place) and os.path.realpath(place) not in around), None)
     if found is None and kind == "folder":
