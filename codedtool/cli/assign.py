@@ -12,6 +12,7 @@ import typer
 from codedtool.budget import Budget
 from codedtool.cli.completion import complete_scheme
 from codedtool.cli.runs import warnings_on_stderr
+from codedtool.cli.scheme import refuse_target
 from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
@@ -23,7 +24,7 @@ from codedtool.cli.session import (
     verb,
 )
 from codedtool.errors import InputError
-from codedtool.files import check_target, sha256
+from codedtool.files import sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,10 +67,7 @@ def assign(
 
     given = CodingScheme.load(scheme_path(scheme))
     target = out or scheme.with_name(f"{scheme.stem}_{'repelled' if repel else 'assigned'}.npy")
-    if target.suffix != ".npy":
-        raise InputError(f"--out {target}: a scheme's file name must end in .npy")
-    for output in (target, target.with_suffix(".json")):
-        check_target(output, force=force)
+    refuse_target(target, force=force)
     matrix, matrix_sha256 = _matrix(similarity, given.num_classes, quiet=quiet)
     budget = Budget()
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress, interruptible(budget):

@@ -36,8 +36,15 @@ ImageSize = Annotated[
 
 # What only a run has.
 _OF_RUN = (
-    *("run", "checkpoint", "data", "data_dir", "no_download", "skip_bad_images"),
-    *("eval_size", "batch_size", "num_workers"),
+    "run",
+    "checkpoint",
+    "data",
+    "data_dir",
+    "no_download",
+    "skip_bad_images",
+    "eval_size",
+    "batch_size",
+    "num_workers",
 )
 
 

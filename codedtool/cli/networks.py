@@ -38,14 +38,13 @@ def networks(
         from codedtool.models.families import FORMS, MAX_SUBNNS, MIN_SUBNNS
         from codedtool.models.summary import summarize
 
-        one = None if preset is None else summarize(preset)
-        shown = {} if one is not None else FORMS
-        found = {form: [summarize(name) for name in examples] for form, examples in shown.items()}
-    if one is not None:
-        if json_output:
-            print_json(_document(one))
-        _show_stages(one, to_stderr=json_output)
-        return
+        if preset is not None:
+            one = summarize(preset)
+            if json_output:
+                print_json(_document(one))
+            _show_stages(one, to_stderr=json_output)
+            return
+        found = {form: [summarize(name) for name in examples] for form, examples in FORMS.items()}
     if json_output:
         forms = [{"form": form, "examples": list(map(_document, summaries))} for form, summaries in found.items()]
         print_json({"N": [MIN_SUBNNS, MAX_SUBNNS], "forms": forms})

@@ -17,10 +17,11 @@ from codedtool.cli.session import (
     Quiet,
     collector_off,
     interruptible,
+    keep_stated,
     print_json,
     progress_display,
+    refuse_stated,
     say,
-    stated_in,
     verb,
 )
 from codedtool.errors import InputError
@@ -109,8 +110,10 @@ def scheme(
 ) -> None:
     """Find a coding scheme and write it with its proof: K codewords with N_act ones each, H_min apart, even columns."""
     if context.invoked_subcommand is not None:
-        for misplaced in sorted(stated_in(context)):
-            raise InputError(f"`{misplaced}` has no effect before the word {context.invoked_subcommand}: put it after")
+        keep_stated(context)
+        refuse_stated(
+            sorted(context.params), f"has no effect before the word {context.invoked_subcommand}: put it after"
+        )
         return
     base = None
     if extend is not None:
@@ -126,7 +129,7 @@ def scheme(
     if target is None and distance != "max":
         target = default_path(num_classes, length, act, distance + distance % 2)
     if target is not None:
-        _refuse_target(target, force=force)
+        refuse_target(target, force=force)
 
     from codedtool.coding.result import SearchInterrupted
     from codedtool.coding.search import find_scheme, scheme_from_words
@@ -217,7 +220,7 @@ def _parse_distance(text: str) -> int | Literal["max"]:
         raise InputError(f"--hmin takes a whole number or max, got {text!r}") from None
 
 
-def _refuse_target(target: Path, *, force: bool) -> None:
+def refuse_target(target: Path, *, force: bool) -> None:
     """Raise before the search the errors that `CodingScheme.save` would raise after it."""
     if target.suffix != ".npy":
         raise InputError(f"--out {target}: a scheme's file name must end in .npy")

@@ -135,15 +135,11 @@ def _flag(function: Callable[..., Any], name: str) -> str:
     return f"`{name}`"
 
 
-def stated_in(context: typer.Context) -> frozenset[str]:
-    """Arguments of a command that its command line has."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
-
-
 def keep_stated(context: typer.Context) -> None:
     """Keep for `refuse_stated` what the command line has; called before a command runs."""
-    _STATED.set(stated_in(context))
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    stated = (name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+    _STATED.set(frozenset(stated))
 
 
 def refuse_stated(names: Iterable[str], reason: str) -> None:
