@@ -149,7 +149,7 @@ def peak_memory(variant: str, options: argparse.Namespace) -> float:
     command += ["--compile"] if options.compile else []
     command += ["--before", str(options.before)] if options.before else []
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout)
 
 

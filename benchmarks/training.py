@@ -85,7 +85,7 @@ def bare_step(preset: str, seconds: float) -> float:
 
 def _bare(preset: str) -> float:
     command = [sys.executable, "-m", "benchmarks.training", "--preset", preset, "--bare", "10"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.split()[-1])
 
 
@@ -100,8 +100,8 @@ def _trained(options: argparse.Namespace, flags: list[str], processes: int, *, c
     data = f"{kind}:{Path(path).absolute()}" if path else kind
     command = [sys.executable, "-m", *launcher, "codedtool", "train", "--run-name", "timed", "--device", "cpu"]
     command += ["--preset", options.preset, "--recipe", "cifar10-cpu", "--epochs", "2", *flags]
-    command += ["--data", data, "--images-per-class", str(options.images_per_class)]
-    subprocess.run(command, check=True, capture_output=True, cwd=cwd, env=environment)
+    command += ["--data", data, "--images-per-class", str(options.images_per_class), "--quiet"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=cwd, env=environment)
     return float(Run.load(Path(cwd) / "runs" / "timed").metrics()[1]["images_per_second"])
 
 

@@ -49,9 +49,12 @@ class TorchRuntime(Runtime):
         if kind == "cuda":
             count = torch.cuda.device_count()
             if launch.local_rank >= count:
+                devices = "one CUDA device" if count == 1 else f"{count} CUDA devices"
+                # Clusters may show every process its own device alone, as the first.
+                own = ", or set LOCAL_RANK=0 for all if each sees another one" if count == 1 else ""
                 raise InputError(
-                    f"rank {self.rank} has LOCAL_RANK={launch.local_rank}, and this machine has {count} CUDA devices: "
-                    "start one process for each device"
+                    f"rank {self.rank} has LOCAL_RANK={launch.local_rank}, and sees {devices}: start one process for "
+                    f"each device{own}"
                 )
             self.device = torch.device("cuda", launch.local_rank)
             torch.cuda.set_device(self.device)

@@ -8,6 +8,7 @@ from codedtool.errors import InputError
 from codedtool.training.devices import opened_runtime
 from codedtool.training.launch import ALONE, Launch, check_group, read_launch
 from codedtool.training.recipe import Recipe
+from codedtool.training.torch_runtime import TorchRuntime
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 pytestmark = pytest.mark.quick
@@ -96,3 +97,10 @@ def test_a_master_that_cannot_be_reached_is_one_message(monkeypatch: pytest.Monk
         opened_runtime(Recipe(device="cpu", precision="fp32"), is_training=True),
     ):
         pass
+
+
+@pytest.mark.parametrize(("count", "advice"), [(1, "sees one CUDA device.*LOCAL_RANK=0 for all"), (2, "2 CUDA devices")])
+def test_a_rank_without_a_device_of_its_own(count: int, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    with pytest.raises(InputError, match=f"rank 2 has LOCAL_RANK=2.*{advice}"):
+        TorchRuntime(Recipe(), "cuda", Launch(2, 4, 2, 4))
