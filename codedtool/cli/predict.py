@@ -41,8 +41,9 @@ def predict(
 ) -> None:
     """Predict the class of image files, with confidence, early decoders and path; or, with --bc, yes or no.
 
-    The confidence is the estimated accuracy of answers that as many early decoders agree with (table 3). Like the
-    thresholds of images unlike the training images, it was measured on the validation images when the run was trained;
+    The confidence is the estimated accuracy of answers that as many early decoders agree with (table 3). An image is
+    called unlike the training images if its energy score, or a block's distance to the codeword, is not usual; the last
+    line of an image gives these scores. All of this was measured on the validation images when the run was trained;
     where it is not stored with the run, the command takes it from RUN/analysis/ or measures it first.
     """
     changes = given(values)
@@ -121,7 +122,7 @@ def _describe(prediction: Prediction, *, to_stderr: bool) -> None:
         about = f" ({agreeing})" if agreeing else ""
     others = ", ".join(f"{name} {probability:.1%}" for name, probability in prediction.alternatives)
     actual = "" if prediction.actual is None else f" (it is {prediction.actual})"
-    unlike = f"; unlike the training images ({', '.join(prediction.unlike)})" if prediction.unlike else ""
+    unlike = "; unlike the training images" if prediction.unlike else ""
     say(
         f"{prediction.image}: {prediction.class_name}{actual}{about}; softmax {prediction.probability:.1%}, "
         f"then {others}{unlike}",
@@ -134,3 +135,16 @@ def _describe(prediction: Prediction, *, to_stderr: bool) -> None:
             f"({own} own subNNs fired, {others_fired} others)",
             to_stderr=to_stderr,
         )
+    if prediction.scores:
+        say(f"  {_scores(prediction)}", to_stderr=to_stderr)
+
+
+def _scores(prediction: Prediction) -> str:
+    """The energy score beside the usual ones, and every codeword distance that is unusual."""
+    low, high = (prediction.scores[f"{side} energy score"] for side in ("low", "high"))
+    parts = [f"energy score {high.value:.2f} (usual: {-low.threshold:.2f} to {high.threshold:.2f})"]
+    for name in prediction.unlike or ():
+        if not name.endswith("energy score"):
+            score = prediction.scores[name]
+            parts.append(f"{name.replace(', ', ' in ')} {score.value:.2f} (usual: up to {score.threshold:.2f})")
+    return "; ".join(parts)

@@ -59,6 +59,19 @@ class BlockPath:
 
 
 @dataclass(frozen=True)
+class Score:
+    """A score that tells images unlike the training images, for one image.
+
+    Attributes:
+        value: the image's score; high for unlike images (`unlike_scores`).
+        threshold: the image is unlike the training images if the value is above it (`Evidence.thresholds`).
+    """
+
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The network's prediction for one image.
 
@@ -70,8 +83,9 @@ class Prediction:
         confidence: estimated probability (0..1) that the class is right, from the number of agreeing decoders
             (`Evidence.confidence`); None for a plain network, and without evidence.
         confidence_images: number of validation images that the confidence rests on; None without confidence.
-        unlike: names of the scores (`unlike_scores`) that say that the image is unlike the training images; None if
-            their thresholds are not known.
+        unlike: names of the scores that say that the image is unlike the training images; None if their thresholds are
+            not known.
+        scores: every score by its name (`score_names`); empty if the thresholds are not known.
         alternatives: the next two classes and their softmax probabilities.
         path: path through every coded block; empty for a plain network.
         actual: name of the image's true class, if it is known.
@@ -86,6 +100,7 @@ class Prediction:
     unlike: tuple[str, ...] | None
     alternatives: tuple[tuple[str, float], ...]
     path: tuple[BlockPath, ...]
+    scores: dict[str, Score]
     actual: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -219,7 +234,7 @@ def _predict_batch(
     probabilities_BK = output.logits.float().softmax(1).cpu()
     decoded = [column.tolist() for column in network.decode(output.energies)]
     confidences = evidence.confidence() if evidence is not None else ()
-    unlike = _unlike(network, output, evidence)
+    scores = _scores(network, output, evidence)
     for row, name in enumerate(names):
         order = probabilities_BK[row].argsort(descending=True).tolist()
         best = order[0]
@@ -245,24 +260,30 @@ def _predict_batch(
                 agreeing=agreeing,
                 confidence=None if confidence is None else confidence.value,
                 confidence_images=None if confidence is None else confidence.num_images,
-                unlike=None if unlike is None else unlike[row],
+                unlike=None if scores is None else _unlike(scores[row]),
                 alternatives=tuple((classes[k], float(probabilities_BK[row, k])) for k in order[1:3]),
                 path=tuple(blocks),
+                scores={} if scores is None else scores[row],
             )
         )
     return found
 
 
-def _unlike(network: CodedNetwork, output: Output, evidence: Evidence | None) -> list[tuple[str, ...]] | None:
-    """For each image, the names of the scores above their thresholds; None if the thresholds are not known."""
+def _scores(network: CodedNetwork, output: Output, evidence: Evidence | None) -> list[dict[str, Score]] | None:
+    """For each image, its scores by name; None if the thresholds are not known."""
     names = score_names(network)
     if evidence is None or set(evidence.thresholds) != set(names):
         return None
     scores_BS = unlike_scores(output.logits, output.energies, network).tolist()
     return [
-        tuple(name for name, score in zip(names, row, strict=True) if not score <= evidence.thresholds[name])
+        {name: Score(value, evidence.thresholds[name]) for name, value in zip(names, row, strict=True)}
         for row in scores_BS
     ]
+
+
+def _unlike(scores: dict[str, Score]) -> tuple[str, ...]:
+    """Names of the scores above their thresholds; one that is not a number counts."""
+    return tuple(name for name, score in scores.items() if not score.value <= score.threshold)
 
 
 def predict_binary(classifier: BinaryClassifier, paths: Sequence[Path]) -> list[BinaryPrediction]:

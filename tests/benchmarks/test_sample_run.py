@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,17 @@ def test_it_predicts_at_once(tmp_path: Path) -> None:
     (answer,) = json.loads(done.stdout)
     assert answer["class_name"] in Run.load(RUN).classes
     assert 0 < answer["confidence"] < 1
+
+
+def test_noise_is_unlike_the_training_images_and_the_last_line_says_by_what(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    done = CliRunner().invoke(app, ["predict", str(tmp_path / "noise.png"), "--run", str(RUN), "-q"])
+    assert done.exit_code == 0, done.output
+    first, *_, last = done.stdout.splitlines()
+    assert first.endswith("; unlike the training images")
+    numbers = re.findall(r"energy score (\S+) \(usual: (\S+) to (\S+)\)", last)
+    assert len(numbers) == 1
+    distances = re.findall(r"codeword distance in s\d\.\d (\S+) \(usual: up to (\S+)\)", last)
+    assert distances
+    assert all(float(distance) > float(usual) for distance, usual in distances)

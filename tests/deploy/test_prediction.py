@@ -143,6 +143,12 @@ def test_predictions_are_the_network_s_outputs_in_words(
             fired = [bit for bit, mark in zip(part.codeword, part.fired, strict=True) if mark == "1"]
             assert part.own == (fired.count("1"), part.codeword.count("1"))
             assert part.others == (fired.count("0"), part.codeword.count("0"))
+        energy = float(outputs.logits[number].double().logsumexp(0))
+        assert prediction.scores["high energy score"].value == pytest.approx(energy, abs=1e-4)
+        assert prediction.scores["low energy score"].value == pytest.approx(-energy, abs=1e-4)
+        assert {name: score.threshold for name, score in prediction.scores.items()} == evidence.thresholds
+        above = tuple(name for name, score in prediction.scores.items() if score.value > score.threshold)
+        assert prediction.unlike == above
         json.dumps(prediction.to_json(), allow_nan=False)
     assert len({prediction.agreeing for prediction in predictions}) > 1
     decoding = decode(subject)
@@ -161,6 +167,7 @@ def test_a_plain_network_predicts_without_a_path(tmp_path: Path) -> None:
     (prediction,) = predict(plain, [tmp_path / "black.png"], evidence=None)
     assert (prediction.agreeing, prediction.confidence, prediction.path) == (None, None, ())
     assert (prediction.confidence_images, prediction.unlike, prediction.actual) == (None, None, None)
+    assert prediction.scores == {}
     (prediction,) = predict(plain, [tmp_path / "black.png"], evidence=plain.measure_evidence())
     assert (prediction.confidence, prediction.confidence_images) == (None, None)
     assert prediction.unlike, "a black image is unlike noise"

@@ -39,12 +39,14 @@ def _joined(outputs: list[Any]) -> list[Any]:
     """The outputs with the parts in which a command's text arrived made one, and without a terminal's colours."""
     joined: list[Any] = []
     for output in outputs:
-        if output.output_type == "stream":
+        previous = joined[-1] if joined else None
+        if previous and output.output_type == previous.output_type == "stream" and output.name == previous.name:
+            previous.text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":  # whole now: a colour's code may have come in two parts
             output.text = re.sub(r"\x1b\[[0-9;]*m", "", output.text)
-            if joined and joined[-1].output_type == "stream" and joined[-1].name == output.name:
-                joined[-1].text += output.text
-                continue
-        joined.append(output)
     return joined
 
 

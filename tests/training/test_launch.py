@@ -99,7 +99,7 @@ def test_a_master_that_cannot_be_reached_is_one_message(monkeypatch: pytest.Monk
         pass
 
 
-@pytest.mark.parametrize(("count", "advice"), [(1, "sees one CUDA device.*LOCAL_RANK=0 for all"), (2, "2 CUDA devices")])
+@pytest.mark.parametrize(("count", "advice"), [(1, "one CUDA device.*LOCAL_RANK=0 for all"), (2, "2 CUDA devices")])
 def test_a_rank_without_a_device_of_its_own(count: int, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
     with pytest.raises(InputError, match=f"rank 2 has LOCAL_RANK=2.*{advice}"):

@@ -14,7 +14,7 @@ function sampleLines(sample) {
   }
   const others = sample.alternatives.map(([k, share]) => `${data.classes[k]} ${(100 * share).toFixed(1)}%`);
   lines.push(`Softmax: ${predicted} ${(100 * sample.probability).toFixed(1)}%${others.length ? `, then ${others.join(", ")}` : ""}.`);
-  if (sample.unlike.length) lines.push(`Unlike the training images (${sample.unlike.join(", ")}).`);
+  if (sample.unlike.length) lines.push(`Unlike the training images (${sample.unlike.join("; ")}).`);
   return make("p", {}, lines.join(" "));
 }
 
