@@ -75,7 +75,6 @@ def noisy_data(classes: tuple[str, ...], *, train: int, val: int, name: str = "n
     """A data set of noise with ``train`` and ``val`` images per class."""
     return ImageData(
         name=name,
-        description=name,
         classes=classes,
         train=noise(len(classes), train, seed=2 * seed),
         val=noise(len(classes), val, seed=2 * seed + 1),

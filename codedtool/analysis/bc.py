@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codedtool.analysis.classifier_metrics import ClassifierMetrics, ClassifiersResult, evaluate_classifiers
-from codedtool.analysis.cost import CostResult, cost
+from codedtool.analysis.cost import NOISY, CostResult, cost, marked
 from codedtool.analysis.result import Result, Rows, Table
 from codedtool.budget import Progress, silent
 from codedtool.data import ImageData
@@ -45,16 +45,15 @@ class BcResult(Result):
 
     def lines(self) -> tuple[str, ...]:
         whole, light = self.cost.networks[0], self.cost.networks[-1]
+        is_noisy = whole.is_noisy or light.is_noisy
         cut = (
             f"{light.name}: {light.parameters:,} parameters, {light.parameters / whole.parameters:.1%} of the network "
             f"({light.parameters_without_projections / whole.parameters_without_projections:.1%} without projection "
             f"shortcuts), {light.macs / whole.macs:.1%} of its multiply-adds, "
-            f"{light.images_per_second / whole.images_per_second:.2f} times its images/s"
+            f"{marked(f'{light.images_per_second / whole.images_per_second:.2f}', is_noisy)} times its images/s"
         )
-        drawn = self.classifiers.drawn_line()
-        if self.file is None:
-            return (*drawn, cut)
-        return (*drawn, cut, f"wrote {self.file} and {self.file.with_suffix('.json').name}")
+        written = () if self.file is None else (f"wrote {self.file} and {self.file.with_suffix('.json').name}",)
+        return (*self.classifiers.drawn_line(), cut, *((NOISY,) if is_noisy else ()), *written)
 
     def tables(self) -> tuple[Table, ...]:
         return (self.classifiers.table(),)

@@ -105,9 +105,7 @@ class CostResult(Result):
                 f"The paper's table 5 has {figures} million multiply-adds: by fvcore, and 3NCHW a coded block."
             )
         if any(one.is_noisy for one in self.networks):
-            lines.append(
-                "~: noisy. Other work on this machine slowed some rounds down; the speed may be off by over 3%."
-            )
+            lines.append(NOISY)
         return tuple(lines)
 
     def tables(self) -> tuple[Table, ...]:
@@ -128,8 +126,8 @@ class CostResult(Result):
                         one.name,
                         f"{one.parameters:,}",
                         millions(one.macs),
-                        f"{'~' if one.is_noisy else ''}{one.images_per_second:,.1f}",
-                        f"{'~' if one.is_noisy else ''}{one.training_images_per_second:,.1f}",
+                        marked(f"{one.images_per_second:,.1f}", one.is_noisy),
+                        marked(f"{one.training_images_per_second:,.1f}", one.is_noisy),
                         f"{one.kept_bytes / 1e6:.2f}",
                         NONE if one.peak_bytes is None else f"{one.peak_bytes / 1e6:,.0f}",
                     )
@@ -168,6 +166,15 @@ class CostResult(Result):
             "skipped": list(self.skipped),
             **({"schemes": list(self.schemes)} if self.schemes else {}),
         }
+
+
+# Said below a table with a marked figure.
+NOISY = "~: noisy. Other work on this machine slowed some rounds down; the speed may be off by over 3%."
+
+
+def marked(figure: str, is_noisy: bool) -> str:
+    """A measured figure, with the mark of a noisy one."""
+    return f"~{figure}" if is_noisy else figure
 
 
 class Timing(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from codedtool.analysis.artifacts import artifact_path, write_json
-from codedtool.analysis.cost import compare_speed
+from codedtool.analysis.cost import NOISY, compare_steadily, marked
 from codedtool.analysis.early_exit import ExitRule, exit_macs, exits_of, predict_with_exit
 from codedtool.analysis.result import Result, Rows, Table, percent
 from codedtool.budget import Progress, silent
@@ -28,6 +28,9 @@ from codedtool.training.subject import Outputs, Subject
 
 # The margins that are always measured. A margin is at most 1; with 0, every image stops at the first coded block.
 _MARGINS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+
+# Rounds of timing at least; twice as many where they differ much.
+_TIMED_ROUNDS = 5
 
 # Number of images in the timed batch.
 _TIMED_IMAGES = {"cpu": 256, "cuda": 512}
@@ -59,6 +62,7 @@ class ExitPoint:
         macs_ratio: ``macs`` divided by the multiply-adds of the whole network.
         time_ratio: measured time divided by that of the whole network; both are timed in turn.
         exits: share of images that stop at each coded block, then the share that goes through the whole network, 0..1.
+        is_noisy: whether a measured time may be off by more than 3%, because other work slowed some rounds down.
     """
 
     rule: str
@@ -67,6 +71,7 @@ class ExitPoint:
     macs_ratio: float
     time_ratio: float
     exits: tuple[float, ...]
+    is_noisy: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class DecodeResult(Result):
             f"The network's accuracy is {self.accuracy:.2%} on {self.num_images} images.",
             "agree:M stops an image once its last M early decoders predict the same class; margin:X once the nearest "
             "codeword leads the second nearest by X (0: a tie, 1: the largest possible lead).",
+            *((NOISY,) if any(point.is_noisy for point in self.exits) else ()),
         )
 
     def tables(self) -> tuple[Table, ...]:
@@ -118,7 +124,12 @@ class DecodeResult(Result):
                 "Early exits: accuracy, and cost in per cent of the whole network",
                 ("rule", "accuracy", "multiply-adds", "measured time"),
                 tuple(
-                    (point.rule, *map(percent, (point.accuracy, point.macs_ratio, point.time_ratio)))
+                    (
+                        point.rule,
+                        percent(point.accuracy),
+                        percent(point.macs_ratio),
+                        marked(percent(point.time_ratio), point.is_noisy),
+                    )
                     for point in self.exits
                 ),
             ),
@@ -203,10 +214,10 @@ def decode(
             network(images) if rule is None else predict_with_exit(network, images, rule)
 
     works = [partial(answer, rule) for rule in (None, *curve)]
-    seconds = compare_speed(works, device=device, rounds=5)
+    whole, *early = compare_steadily(works, device=device, rounds=_TIMED_ROUNDS, most_rounds=2 * _TIMED_ROUNDS)
     macs = exit_macs(network, images[:1])
     points = []
-    for rule, own_seconds in zip(curve, seconds[1:], strict=True):
+    for rule, timing in zip(curve, early, strict=True):
         answers_n, exits_n = exits_of(outputs, tables, rule)
         shares = np.bincount(exits_n.numpy(), minlength=len(macs)) / len(exits_n)
         mean_macs = float(shares @ np.array(macs, dtype=np.float64))
@@ -216,8 +227,9 @@ def decode(
                 accuracy=float((answers_n == outputs.targets).double().mean()),
                 macs=mean_macs,
                 macs_ratio=mean_macs / macs[-1],
-                time_ratio=own_seconds / seconds[0],
+                time_ratio=timing.seconds / whole.seconds,
                 exits=tuple(shares.tolist()),
+                is_noisy=timing.is_noisy or whole.is_noisy,
             )
         )
     return DecodeResult(

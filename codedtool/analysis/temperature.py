@@ -225,6 +225,8 @@ def fit_temperature(
 ) -> Temperature:
     """Fit h_aug (eq. 11) or h_T (eq. 10; Guo et al. 2017) by gradient descent on the mean NLL of all images.
 
+    A step that would raise the NLL is not taken, and halves the step size; the paper does not say so.
+
     T stays in 0.05..20. Taus may be negative, because eq. 11 does not forbid it: the more decoders agree, the likelier
     the prediction is right (table 3), and a negative tau turns agreement into more confidence. With tau >= 0, agreement
     could only lower the confidence. T_aug must stay positive for every pattern of agreement, also an unseen one: so

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from codedtool.budget import Budget
-from codedtool.cli.completion import complete_scheme
-from codedtool.cli.runs import warnings_on_stderr
-from codedtool.cli.scheme import refuse_target
+from codedtool.cli.completion import complete_run, complete_scheme
+from codedtool.cli.runs import DEVICE_FLAGS, given, loading, opened, warnings_on_stderr, with_recipe_flags
+from codedtool.cli.scheme import command_line, refuse_target
 from codedtool.cli.session import (
     EXIT_INTERRUPTED,
     Json,
@@ -20,6 +19,7 @@ from codedtool.cli.session import (
     interruptible,
     print_json,
     progress_display,
+    refuse_stated,
     say,
     verb,
 )
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 @verb
+@with_recipe_flags(*DEVICE_FLAGS)
 def assign(
     scheme: Annotated[
         Path,
@@ -49,6 +50,7 @@ def assign(
             "--similarity",
             help="A K x K matrix (.npy) of similarities or confusion counts; or the name of a run, to take the "
             "confusions of training images that its network expects.",
+            autocompletion=complete_run,
         ),
     ],
     repel: Annotated[bool, typer.Option("--repel", help="Let similar classes overlap less instead of more.")] = False,
@@ -59,20 +61,24 @@ def assign(
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     json_output: Json = False,
     quiet: Quiet = False,
+    **values: object,
 ) -> None:
-    """Order a scheme's rows so that codewords of similar classes overlap more, and compare with random orders."""
+    """Order a scheme's rows so that codewords of similar classes overlap more, and compare with random orders.
+
+    The run's values below are for a --similarity that is a run.
+    """
     from codedtool.coding.orders.assignment import assign_classes
     from codedtool.coding.scheme import CodingScheme
     from codedtool.coding.shipped import scheme_path
 
-    given = CodingScheme.load(scheme_path(scheme))
+    named = CodingScheme.load(scheme_path(scheme))
     target = out or scheme.with_name(f"{scheme.stem}_{'repelled' if repel else 'assigned'}.npy")
     refuse_target(target, force=force)
-    matrix, matrix_sha256 = _matrix(similarity, given.num_classes, quiet=quiet)
+    matrix, matrix_sha256 = _matrix(similarity, named.num_classes, given(values), quiet=quiet)
     budget = Budget()
     with warnings_on_stderr(), progress_display(quiet=quiet) as progress, interruptible(budget):
-        result = assign_classes(given, matrix, repel=repel, seed=seed, budget=budget, progress=progress)
-    provenance = _provenance(result, given.sha256, matrix_sha256)
+        result = assign_classes(named, matrix, repel=repel, seed=seed, budget=budget, progress=progress)
+    provenance = _provenance(result, named.sha256, matrix_sha256)
     if result.stopped == "interrupted":
         target = target.with_name(f"{target.stem}.partial.npy")
         result.scheme.save(target, provenance=provenance, force=True)
@@ -85,16 +91,17 @@ def assign(
         say(line, to_stderr=json_output)
 
 
-def _matrix(similarity: str, num_classes: int, *, quiet: bool) -> tuple[NDArray[np.float64], str]:
+def _matrix(
+    similarity: str, num_classes: int, changes: Mapping[str, object], *, quiet: bool
+) -> tuple[NDArray[np.float64], str]:
     """The similarities that ``--similarity`` names, from a .npy or measured of a run, and their file's SHA-256."""
     from codedtool.coding.orders.assignment import check_similarity, load_similarity
 
     if similarity.endswith(".npy"):
+        refuse_stated(changes, "has no effect beside a `similarity` that is a matrix")
         path = Path(similarity)
         return load_similarity(path, num_classes), sha256(path)
-    from codedtool.cli.runs import loading, opened
-
-    with loading(quiet=quiet) as progress, opened(similarity, {}, progress=progress, no_download=True) as subject:
+    with loading(quiet=quiet) as progress, opened(similarity, changes, progress=progress, no_download=True) as subject:
         from codedtool.analysis.confusions import save_confusions
 
         matrix, digest = save_confusions(subject, progress=progress)
@@ -106,20 +113,16 @@ def _matrix(similarity: str, num_classes: int, *, quiet: bool) -> tuple[NDArray[
 
 def _provenance(result: Assignment, given_sha256: str, similarity_sha256: str) -> dict[str, Any]:
     """The result's record, the sha256 of its inputs, the command that makes it again, and the versions."""
-    from importlib.metadata import version
+    from codedtool.coding.result import bounds_of
+    from codedtool.versions import versions_of
 
-    from codedtool import __version__
-
-    arguments = [argument for argument in sys.argv[1:] if argument not in ("--json", "--quiet", "-q", "--force")]
     return {
         **result.provenance(),
+        **bounds_of(result.scheme),
         "input_sha256": given_sha256,
         "similarity_sha256": similarity_sha256,
-        "command": shlex.join(["codedtool", *arguments]),
-        "versions": {
-            "codedtool": __version__,
-            **{package: version(package) for package in ("numpy", "numba", "scipy")},
-        },
+        "command": command_line(),
+        "versions": versions_of("numpy", "numba", "scipy"),
     }
 
 

@@ -10,6 +10,7 @@ import typer
 
 from codedtool.analysis.result import NONE, Table
 from codedtool.budget import Budget
+from codedtool.cli.completion import complete_data
 from codedtool.cli.runs import loading
 from codedtool.cli.session import EXIT_INTERRUPTED, Json, Quiet, interruptible, print_json, print_table, say, verb
 from codedtool.files import check_target, write_atomically
@@ -30,6 +31,7 @@ def plan(
         typer.Option(
             "--data",
             help="cifar10, cifar100 or folder:PATH, whose classes and image sizes are looked at; required without --K.",
+            autocompletion=complete_data,
         ),
     ] = None,
     image_size: Annotated[
@@ -68,8 +70,8 @@ def plan(
 
 def _write(planned: Plan, *, force: bool, progress: Progress) -> list[Path]:
     """Make the schemes and the config file; returns the files."""
-    from codedtool.cli.scheme import provenance_of
-    from codedtool.coding.result import SearchInterrupted
+    from codedtool.cli.scheme import provenance_of, save_partial
+    from codedtool.coding.result import SchemeResult, SearchInterrupted
     from codedtool.training.plan import make_schemes
 
     config = Path("plan.toml")
@@ -77,14 +79,21 @@ def _write(planned: Plan, *, force: bool, progress: Progress) -> list[Path]:
     for path in (config, *made, *(path.with_suffix(".json") for path in made)):
         check_target(path, force=force)
     budget = Budget(300.0)
+    commands = [shlex.join(command) for command in planned.scheme_commands()]
+    results: list[SchemeResult] = []
+    interruption: SearchInterrupted | None = None
     try:
         with interruptible(budget):
-            results = make_schemes(planned, budget=budget, progress=progress)
-    except SearchInterrupted:
-        say("interrupted: nothing was written", to_stderr=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    for path, result, command in zip(made, results, planned.scheme_commands(), strict=True):
-        result.scheme.save(path, provenance=provenance_of(result, shlex.join(command)), force=force)
+            results.extend(make_schemes(planned, budget=budget, progress=progress))
+    except SearchInterrupted as error:
+        interruption = error  # what was found is saved outside of `interruptible`, whose alarm must not cut it short
+    for path, result, command in zip(made, results, commands, strict=False):
+        result.scheme.save(path, provenance=provenance_of(result, command), force=force)
+    if interruption is not None:
+        for path in made[: len(results)]:
+            say(f"wrote {path}", to_stderr=True)
+        save_partial(interruption.best, made[len(results)], commands[len(results)])
+        raise typer.Exit(EXIT_INTERRUPTED)
     write_atomically(config, planned.config().encode())
     return [*made, config]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 import typer
 
 from codedtool.budget import Budget, Progress
-from codedtool.cli.completion import OF_RECIPE, complete_run, complete_scheme
+from codedtool.cli.completion import OF_RECIPE, complete_data, complete_run, complete_scheme
 from codedtool.cli.session import EXIT_INTERRUPTED, Display, in_flags, progress_display, say
 from codedtool.errors import InputError
 from codedtool.interrupts import interrupts_held, signals_handled
@@ -77,13 +77,19 @@ RunOption = Annotated[
     ),
 ]
 Compare = Annotated[
-    str | None, typer.Option("--compare", help="A run of the plain control, as a baseline; at the same --checkpoint.")
+    str | None,
+    typer.Option(
+        "--compare",
+        help="A run of the plain control, as a baseline; at the same --checkpoint.",
+        autocompletion=complete_run,
+    ),
 ]
 Ood = Annotated[
     str | None,
     typer.Option(
         "--ood",
         help="A data set of other classes, whose images are out-of-distribution negatives; none: no such set.",
+        autocompletion=complete_data,
         show_default="cifar100 for cifar10 and the reverse, where it is there",
     ),
 ]

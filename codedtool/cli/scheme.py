@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from codedtool.budget import Budget
+from codedtool.cli.completion import complete_scheme
 from codedtool.cli.runs import warnings_on_stderr
 from codedtool.cli.session import (
     EXIT_INTERRUPTED,
@@ -90,6 +91,7 @@ def scheme(
             help="The scheme of another coded stage, a .npy or the name of a shipped scheme; repeatable. Rows are "
             "ordered so that no two classes have close codewords in all stages together; words of a few classes are "
             "chosen for it too, unless --method is given.",
+            autocompletion=complete_scheme,
         ),
     ] = None,
     extend: Annotated[
@@ -98,6 +100,7 @@ def scheme(
             "--extend",
             help="Add codewords to this scheme, a .npy or the name of a shipped one: its rows stay and come first. "
             "--N and --act are its own, and so is --hmin unless given.",
+            autocompletion=complete_scheme,
         ),
     ] = None,
     time_limit: Annotated[
@@ -130,6 +133,13 @@ def scheme(
         target = default_path(num_classes, length, act, distance + distance % 2)
     if target is not None:
         refuse_target(target, force=force)
+    else:
+        # The name depends on the distance that is found. Whether the folder can be written is known before.
+        check_target(default_path(num_classes, length, act, "max"), force=True)
+    if method == "orbits":
+        refuse_stated(["refine"], "has no effect beside `method` orbits, which takes whole orbits")
+    if words is not None:
+        refuse_stated(["method", "refine"], "has no effect beside `words`: they are given")
 
     from codedtool.coding.result import SearchInterrupted
     from codedtool.coding.search import find_scheme, scheme_from_words
@@ -179,10 +189,11 @@ def scheme(
                 )
     except SearchInterrupted as interruption:
         # Outside of `interruptible`, whose alarm must not cut the saving short.
-        _save_partial(interruption.best, target)
+        save_partial(interruption.best, target)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if target is None:
         target = default_path(num_classes, length, act, result.scheme.min_distance)
+        _keep_if_taken(result, target, force=force)
     result.scheme.save(target, provenance=provenance_of(result), force=force)
     if json_output:
         print_json({"path": str(target), **result.to_json()})
@@ -190,7 +201,7 @@ def scheme(
         say(line, to_stderr=json_output)
 
 
-def default_path(num_classes: int, length: int, act: int, min_distance: int) -> Path:
+def default_path(num_classes: int, length: int, act: int, min_distance: int | str) -> Path:
     """Where a scheme goes without ``--out``."""
     return Path("schemes") / f"k{num_classes}_{act}of{length}_h{min_distance}.npy"
 
@@ -249,32 +260,53 @@ def provenance_of(result: SchemeResult, command: str | None = None) -> dict[str,
         result: the result of a search.
         command: the command; None: the running one.
     """
-    from importlib.metadata import version
+    from codedtool.versions import versions_of
 
-    from codedtool import __version__
-
-    arguments = [argument for argument in sys.argv[1:] if argument not in ("--json", "--quiet", "-q", "--force")]
     return {
         **result.provenance(),
-        "command": command or shlex.join(["codedtool", *arguments]),
-        "versions": {
-            "codedtool": __version__,
-            **{package: version(package) for package in ("numpy", "numba", "ortools")},
-        },
+        "command": command or command_line(),
+        "versions": versions_of("numpy", "numba", "ortools"),
     }
 
 
-def _save_partial(best: SchemeResult | None, target: Path | None) -> None:
-    """Save the best scheme of an interrupted search beside the target, and say so."""
+def command_line() -> str:
+    """The running command, without the flags that do not decide its result."""
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--json", "--quiet", "-q", "--force")]
+    return shlex.join(["codedtool", *arguments])
+
+
+def save_partial(best: SchemeResult | None, target: Path | None, command: str | None = None) -> None:
+    """Save the best scheme of an interrupted search beside the target, and say so.
+
+    Args:
+        best: the best result so far; None: there is none.
+        target: where the whole search would have written; None: the usual name.
+        command: as for `provenance_of`.
+    """
     if best is None:
         say("interrupted: fewer than K codewords were known, nothing to save", to_stderr=True)
         return
     found = best.scheme
     target = target or default_path(found.num_classes, found.length, found.act, found.min_distance)
-    partial = target.with_name(f"{target.stem}.partial.npy")
-    found.save(partial, provenance=provenance_of(best), force=True)
+    partial = _partial(target)
+    found.save(partial, provenance=provenance_of(best, command), force=True)
     sums = f"column sums {found.s_min}..{found.s_max}"
     say(f"interrupted: the best scheme so far is in {partial} ({sums})", to_stderr=True)
+
+
+def _keep_if_taken(result: SchemeResult, target: Path, *, force: bool) -> None:
+    """Where the name that a search ended with is taken, keep its scheme under another one, and raise InputError."""
+    try:
+        refuse_target(target, force=force)
+    except InputError as error:
+        partial = _partial(target)
+        result.scheme.save(partial, provenance=provenance_of(result), force=True)
+        raise InputError(f"{error}; the scheme that was found is in {partial}") from None
+
+
+def _partial(target: Path) -> Path:
+    """Where a scheme is kept that cannot, or should not yet, have its own name."""
+    return target.with_name(f"{target.stem}.partial.npy")
 
 
 def _pairs(number: int) -> str:

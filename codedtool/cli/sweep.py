@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,9 @@ from codedtool.errors import InputError
 if TYPE_CHECKING:
     from codedtool.coding.scheme import CodingScheme
 
+# In place of a scheme's file: the stage stays plain (r = 1).
+_PLAIN = "plain"
+
 
 @verb
 @with_recipe_flags()
@@ -36,7 +40,7 @@ def sweep(
         typer.Option(
             "--vary",
             help="KEY=VALUE,VALUE,… of a recipe's value, as mu=0,1,2, or scheme=A.npy+B.npy,C.npy+D.npy for sets of "
-            "schemes; repeat for a grid.",
+            "schemes, where the word plain leaves its stage of --stages plain; repeat for a grid.",
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="Folder under runs/ that holds the grid's runs and its files.")],
@@ -77,7 +81,7 @@ def sweep(
         if len(sets) < len(grid.get(SCHEME, ())):
             raise InputError("`vary` scheme: two sets of files have the same names; rename the files")
         resolved = {
-            label: resolve([Path(file) for file in files], stages, uncoded_stages, config, flags)
+            label: resolve(*_without_plain(files, stages, uncoded_stages), config, flags)
             for label, files in sets.items()
         }
         if SCHEME in grid:
@@ -110,3 +114,18 @@ def sweep(
         files = save_sweep(result, draw_sweep)
     show(result, as_json=json_output, heading=f"{len(result.points)} points", files=files)
     end_with(result.failed)
+
+
+def _without_plain(
+    files: Sequence[str], stages: str | None, uncoded: str | None
+) -> tuple[list[Path], str | None, str | None]:
+    """The schemes of a set, the stages that they code, and those that stay plain, with the set's words plain."""
+    if _PLAIN not in files:
+        return [Path(file) for file in files], stages, uncoded
+    places = stages.split(",") if stages else []
+    if len(places) != len(files):
+        raise InputError("`vary` scheme: a set with the word plain needs `stages` with one stage for each of its words")
+    coded = [(Path(file), place) for file, place in zip(files, places, strict=True) if file != _PLAIN]
+    plain = [place for file, place in zip(files, places, strict=True) if file == _PLAIN]
+    kept = ",".join(place for _, place in coded)
+    return [file for file, _ in coded], kept or None, ",".join([*([uncoded] if uncoded else []), *plain])

@@ -178,12 +178,7 @@ class SchemeResult:
             "selection": self.selection,
             "seed": self.seed,
             "greedy_size": self.greedy_size,
-            "upper_bound": self.bound.best,
-            "hmin_is_optimal": self.hmin_is_optimal,
-            "certificate": {
-                "at_min_distance": asdict(self.bound),
-                "at_next_distance": asdict(self.next_bound),
-            },
+            **_certificate(self.scheme, self.bound, self.next_bound),
             "stopped": self.stopped,
             **({} if self.joint is None else {"joint": self.joint.provenance()}),
             **({} if self.extension is None else {"extension": self.extension.provenance()}),
@@ -203,6 +198,21 @@ class SchemeResult:
             "joint": None if self.joint is None else self.joint.provenance(),
             "tried": [{**one.provenance(), "seconds": one.seconds} for one in self.tried],
         }
+
+
+def bounds_of(scheme: CodingScheme) -> dict[str, Any]:
+    """The bounds in a scheme's JSON, for a scheme that no search has just found."""
+    bound, higher = (upper_bound(scheme.length, scheme.act, scheme.min_distance + more) for more in (0, 2))
+    return _certificate(scheme, bound, higher)
+
+
+def _certificate(scheme: CodingScheme, bound: UpperBound, higher: UpperBound) -> dict[str, Any]:
+    """What is proved of a scheme's distance, as plain JSON types."""
+    return {
+        "upper_bound": bound.best,
+        "hmin_is_optimal": higher.best < scheme.num_classes,
+        "certificate": {"at_min_distance": asdict(bound), "at_next_distance": asdict(higher)},
+    }
 
 
 class SearchInterrupted(KeyboardInterrupt):

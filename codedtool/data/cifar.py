@@ -57,13 +57,13 @@ def load_cifar(name: str, *, data_dir: Path, download: bool, progress: Progress)
         return data
     archive = data_dir / source.filename
     if not _intact(archive, source.tgz_md5):
+        missing = (
+            f"no {name} in {absolute(data_dir)}: looked for the folder {source.base_folder} and the archive "
+            f"{source.filename} (md5 {source.tgz_md5})"
+        )
         if not download:
-            raise InputError(
-                f"no {name} in {absolute(data_dir)}: looked for the folder {source.base_folder} and the archive "
-                f"{source.filename} (md5 {source.tgz_md5}); allow the download, or run: "
-                f"curl --create-dirs -o {shlex.quote(str(archive))} {source.url}"
-            )
-        _fetch(source, archive, progress)
+            raise InputError(f"{missing}; allow the download, or run: {_command(source, archive)}")
+        _fetch(source, archive, progress, missing=missing)
     progress(f"unpacking {archive}", 0, None)
     try:
         _unpack(archive, data_dir)
@@ -104,7 +104,6 @@ def _read(source: type[CIFAR10], name: str, data_dir: Path, normalization: Norma
         raise InputError(f"{error.filename or data_dir}: cannot be read ({error.strerror or error})") from None
     return ImageData(
         name=name,
-        description=f"{name}: {len(train.data)} training and {len(val.data)} validation images of 32x32 pixels",
         classes=tuple(train.classes),
         train=_split(train),
         val=_split(val),
@@ -127,10 +126,15 @@ def _intact(path: Path, md5: str) -> bool:
         )
 
 
-def _fetch(source: type[CIFAR10], archive: Path, progress: Progress) -> None:
-    """Download the archive under a temporary name, check it, and rename it."""
+def _command(source: type[CIFAR10], archive: Path) -> str:
+    """The command that downloads the archive."""
+    return f"curl --create-dirs -o {shlex.quote(str(archive))} {source.url}"
+
+
+def _fetch(source: type[CIFAR10], archive: Path, progress: Progress, *, missing: str) -> None:
+    """Download the archive under a temporary name, check it, and rename it; ``missing`` says what was looked for."""
     temporary = temporary_beside(archive)
-    by_hand = f"download {source.url} to {absolute(archive)} by hand, or use another data set (folder:PATH, digits)"
+    by_hand = f"with a network, run: {_command(source, archive)}; or use another data set (folder:PATH, digits)"
     try:
         make_folder(archive.parent, [])
         with urllib.request.urlopen(source.url, timeout=_TIMEOUT_SECONDS) as reply, open(temporary, "xb") as stream:
@@ -148,6 +152,6 @@ def _fetch(source: type[CIFAR10], archive: Path, progress: Progress) -> None:
             )
         rename(temporary, archive)
     except (OSError, http.client.HTTPException) as error:
-        raise InputError(f"cannot fetch {source.url} ({error}); {by_hand}") from None
+        raise InputError(f"{missing}, and cannot fetch {source.url} ({error}); {by_hand}") from None
     finally:
         remove(temporary)

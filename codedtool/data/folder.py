@@ -45,8 +45,8 @@ _NUM_PROBES = 32
 _NUM_SAMPLED = 8
 
 _LAYOUT = (
-    "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; name a folder that does (folder:PATH), or set a part of its "
-    "images aside for validation with `split` 0.2, or use synthetic:K, which needs no files"
+    "it must hold train/CLASS/IMAGE and val/CLASS/IMAGE; name a folder that does by `data` folder:PATH, or set a part "
+    "of its images aside for validation with `split` 0.2, or use `data` synthetic:K, which needs no files"
 )
 
 
@@ -110,14 +110,11 @@ def load_folder(
         raise _unlisted(path, path, error) from None
     try:
         train, val = _in_memory(train_files, train_targets, val_files, val_targets, skip_bad_images, progress)
-        how = f"of {train.image_size[1]}x{train.image_size[0]} pixels" if train.image_size else ""
     except _SizesDifferError:
         train = Split(tuple(train_files), train_targets, skip_bad_images)
         val = Split(tuple(val_files), val_targets, skip_bad_images)
-        how = "read from disk as they are needed"
     return ImageData(
         name=f"folder:{path}",
-        description=f"{path}: {len(train)} training and {len(val)} validation images {how}",
         classes=classes,
         train=train,
         val=val,

@@ -43,7 +43,6 @@ def load_digits() -> ImageData:
     train, val = (Split(images_BHWC[part], targets_B[part]) for part in (~is_val_B, is_val_B))
     return ImageData(
         name="digits",
-        description=f"digits: {len(train)} training and {len(val)} validation images of 8x8 pixels, from scikit-learn",
         classes=tuple(str(name) for name in digits.target_names),
         train=train,
         val=val,
@@ -66,14 +65,11 @@ def make_synthetic(num_classes: int) -> ImageData:
     digits = len(str(num_classes - 1))
     return ImageData(
         name=f"synthetic:{num_classes}",
-        description=(
-            f"synthetic:{num_classes}: {len(train)} training and {len(val)} validation images of "
-            f"{SYNTHETIC_SIDE}x{SYNTHETIC_SIDE} pixels, made up: not real images"
-        ),
         classes=tuple(f"synthetic{number:0{digits}d}" for number in range(num_classes)),
         train=train,
         val=val,
         normalization=_SYNTHETIC_NORMALIZATION,
+        note="made up, not real images",
     )
 
 

@@ -75,22 +75,22 @@ class ImageData:
 
     Attributes:
         name: name given to `load_dataset`, such as cifar10 or folder:PATH.
-        description: one line for people; says so if the images are not real.
         classes: class names; row k of a scheme belongs to ``classes[k]``.
         train, val: the two splits.
         normalization: mean and standard deviation of the data set. The images themselves are not normalised, because a
             network normalises all images with the statistics of its own training data.
+        note: what people must know of the images, such as that they are made up.
         split_sha256: SHA-256 of the file names of both splits, if the validation part was chosen at random; else "".
         left_out: for a folder, one line on the files in it that do not count, and why.
         fingerprint: tells whether a data set is the one that a run was trained on; None: unknown.
     """
 
     name: str
-    description: str
     classes: tuple[str, ...]
     train: Split
     val: Split
     normalization: Normalization
+    note: str = ""
     split_sha256: str = ""
     left_out: str = ""
     fingerprint: Fingerprint | None = None
@@ -106,7 +106,7 @@ class ImageData:
             f"largest {readable(self.classes[most])} ({counts[most]})"
         )
         first = f"data {readable(self.name)}: {len(self.classes)} classes, {len(self.train)} training images and "
-        first += f"{len(self.val)} validation images; {sizes}"
+        first += f"{len(self.val)} validation images; {sizes}" + (f"; {self.note}" if self.note else "")
         return [first, *([f"  {self.left_out}"] if self.left_out else [])]
 
     def in_order(self, classes: Sequence[str]) -> ImageData:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from matplotlib.figure import Figure
 
 from codedtool.analysis.bc import BcResult
@@ -31,11 +33,13 @@ def draw_classifiers(result: ClassifiersResult) -> Figure:
     figure, axes = new_figure(len(sets), height=3.6, width=5.0)
     for panel, name in zip(axes, sets, strict=True):
         for source, colour in zip(result.sources, COLOURS, strict=False):
-            found = [(one, metrics) for one in result.of(source) if (metrics := getattr(one, name)) is not None]
+            found = [metrics for one in result.of(source) if (metrics := getattr(one, name)) is not None]
+            # Many classes with few images have the same point: its area is their number, as in figure 2c.
+            points = Counter((100 * metrics.recall, 100 * metrics.precision) for metrics in found)
             panel.scatter(
-                [100 * metrics.recall for _, metrics in found],
-                [100 * metrics.precision for _, metrics in found],
-                s=16,
+                [recall for recall, _ in points],
+                [precision for _, precision in points],
+                s=[16 * number for number in points.values()],
                 color=colour,
                 alpha=0.8,
                 label=source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -404,13 +404,15 @@ def _median_seconds(step: Callable[[], float]) -> float:
     return float(np.median(seconds))
 
 
-def make_schemes(planned: Plan, *, budget: Budget | None = None, progress: Progress = silent) -> list[SchemeResult]:
+def make_schemes(planned: Plan, *, budget: Budget | None = None, progress: Progress = silent) -> Iterator[SchemeResult]:
     """Find the schemes of the chosen candidate that are not shipped; the second one's rows are ordered for the first.
+
+    Yields:
+        Each scheme as it is found.
 
     Raises:
         InfeasibleError, SearchInterrupted: as `codedtool.find_scheme`.
     """
-    results: list[SchemeResult] = []
     first: CodingScheme | None = None
     for one in planned.best.schemes:
         if one.shipped is not None:
@@ -427,8 +429,7 @@ def make_schemes(planned: Plan, *, budget: Budget | None = None, progress: Progr
             progress=progress,
         )
         first = first or result.scheme
-        results.append(result)
-    return results
+        yield result
 
 
 def _toml(value: object) -> str:

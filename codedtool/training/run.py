@@ -106,7 +106,7 @@ class Run:
             recipe, schemes, classes, normalization: as the attributes.
             name: name of the new directory; None: the data set's name and the next free number.
             folder: folder of all runs.
-            provenance: plain JSON types to be stored in config.json (command, versions).
+            provenance: plain JSON types to be stored in config.json, such as command and versions.
             adjusted, split_sha256: as the attributes.
             crop_part: as the attribute; None: `usual_crop_part`.
 

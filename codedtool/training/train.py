@@ -32,6 +32,7 @@ from codedtool.training.settings import ignored
 from codedtool.training.stages import permuted
 from codedtool.training.sync_bn import synchronize_batch_norm
 from codedtool.training.totals import all_finite
+from codedtool.versions import versions_of
 
 # Classes that differ more than this many times in size are warned of.
 _UNEVEN = 5
@@ -149,7 +150,11 @@ def train(
                 data.normalization,
                 name=run_name,
                 folder=folder,
-                provenance={**(provenance or {}), "data_set": describe_data(recipe, data)},
+                provenance={
+                    **(provenance or {}),
+                    "versions": versions_of("torch", "torchvision", "timm", "numpy"),
+                    "data_set": describe_data(recipe, data),
+                },
                 adjusted={key: old for key, (old, _) in asked.differences(recipe, only_result=True).items()},
                 split_sha256=data.split_sha256,
                 crop_part=choose_crop_part(data.val, recipe.eval_size),

@@ -26,6 +26,7 @@ from codedtool.errors import InputError
 from codedtool.report.figures_sweep import draw_sweep
 from codedtool.training.recipe import Recipe
 from codedtool.training.recipes import RECIPES, composed, recipe_for
+from codedtool.training.run import Run
 from codedtool.training.runtime import Interrupted
 from tests.commands import run
 from tests.paths import SCHEMES
@@ -151,6 +152,23 @@ def test_schemes_vary_and_so_do_the_ratios_of_the_stages(tmp_path: Path) -> None
     assert acts == [[5, 3], [5, 3], [3, 5], [3, 5]]
     again = run("sweep", *small, *vary, "--name", "grid", "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == json.loads(done.stdout)
+
+
+def test_orders_of_ratios_may_have_plain_stages_at_either_end(tmp_path: Path) -> None:
+    """The paper's ablation of section 3.2.1: (1, 1/2, 3/10), (1/2, 1/2, 1/2), (3/10, 1/2, 1)."""
+    five, three = SCHEMES / "c10_5of10.npy", SCHEMES / "c10_3of10.npy"
+    small = ["--data", "digits", "--preset", "coded_resnext_tiny", "--epochs", "1", "--images-per-class", "4"]
+    orders = f"scheme=plain+{five}+{three},{five}+{five}+{five},{three}+{five}+plain"
+    done = run("sweep", *small, "--vary", orders, "--stages", "s1,s2,s3", "--name", "orders", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout)["points"]
+    assert [point["scheme"].count("plain") for point in points] == [1, 0, 1]
+    runs = [Run.load(tmp_path / point["runs"][0]) for point in points]
+    acts = [{place: scheme.act for place, scheme in one.schemes.items()} for one in runs]
+    assert acts == [{"s2": 5, "s3": 3}, {"s1": 5, "s2": 5, "s3": 5}, {"s1": 3, "s2": 5}]
+    refused = run("sweep", *small, "--vary", f"scheme=plain+{five}", "--name", "no", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "a set with the word plain needs --stages with one stage for each of its words" in refused.stderr
 
 
 def test_sets_of_schemes_that_code_different_blocks_are_drawn_and_said(tmp_path: Path) -> None:

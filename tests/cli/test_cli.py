@@ -130,7 +130,7 @@ def test_the_set_of_verbs_and_flags_is_frozen() -> None:
     }
     expected = {
         "scheme": "--K --N --act --hmin --out --method --refine --words --with --extend --time-limit --seed --force",
-        "scheme assign": "--scheme --similarity --repel --out --seed --force",
+        "scheme assign": "--scheme --similarity --repel --out --seed --force " + of_run.partition("--no-download ")[2],
         "schemes": "",
         "plan": "--K --data --image-size --device --write --force",
         "verify": "--K --N --act --hmin --max-spread",

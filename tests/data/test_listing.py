@@ -136,7 +136,8 @@ def test_a_data_set_says_its_classes_and_images_and_what_was_left_out(tree: Path
         "  2 files or folders left out: 2 with another ending (.heic 1, .txt 1)",
     ]
     assert load_dataset("synthetic:2").lines() == [
-        "data synthetic:2: 2 classes, 128 training images and 32 validation images; 64 training images in every class"
+        "data synthetic:2: 2 classes, 128 training images and 32 validation images; 64 training images in every class; "
+        "made up, not real images"
     ]
 
 

@@ -45,7 +45,7 @@ def test_every_candidate_is_within_its_bounds_and_has_a_network(small: Plan) -> 
 
 
 def test_figures_of_the_chosen_network_are_those_of_the_network_itself(small: Plan) -> None:
-    results = make_schemes(small)
+    results = list(make_schemes(small))
     schemes = [result.scheme for result in results]
     network = build_network(small.best.preset, schemes)
     images = torch.zeros(2, 3, 16, 16)
