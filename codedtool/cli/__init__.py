@@ -78,7 +78,7 @@ def codedtool(
 
 scheme_group = typer.Typer(invoke_without_command=True)
 scheme_group.callback()(scheme.scheme)
-scheme_group.command("assign")(assign.assign)
+scheme_group.command("assign", cls=RunCommand)(assign.assign)
 app.add_typer(scheme_group, name="scheme", rich_help_panel=_SCHEMES)
 app.command("plan", rich_help_panel=_TRAINING)(plan.plan)
 app.command("schemes", rich_help_panel=_SCHEMES)(schemes.schemes)

@@ -26,7 +26,7 @@ _RUN_FLAGS = ("--run", "--run-name", "--name")
 
 
 class RunCommand(TyperCommand):
-    """A command that has one of the flags --run, --run-name and --name, and takes the other two for it too.
+    """A command on runs. If it has one of the flags --run, --run-name and --name, it takes the other two for it too.
 
     It also keeps which of its flags were given, so that those without effect can be refused.
     """

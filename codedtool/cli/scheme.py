@@ -112,8 +112,8 @@ def scheme(
     quiet: Quiet = False,
 ) -> None:
     """Find a coding scheme and write it with its proof: K codewords with N_act ones each, H_min apart, even columns."""
+    keep_stated(context)
     if context.invoked_subcommand is not None:
-        keep_stated(context)
         refuse_stated(
             sorted(context.params), f"has no effect before the word {context.invoked_subcommand}: put it after"
         )

@@ -12,10 +12,11 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codedtool.analysis.cost import count_macs
+from codedtool.analysis.cost import NOISY, count_macs
 from codedtool.analysis.decoding import (
     Agreement,
     DecodeResult,
+    ExitPoint,
     agreement_table,
     decode,
     load_decoding,
@@ -386,3 +387,12 @@ def test_the_evidence_of_an_old_run_is_that_of_its_decode_json_and_an_empty_row_
     assert load_evidence(other) is None
     assert measure_evidence(other) == load_evidence(other)
     assert load_evidence(subject) is None
+
+
+def test_a_noisy_time_of_an_early_exit_is_marked() -> None:
+    for is_noisy, shown in ((False, "61.00"), (True, "~61.00")):
+        point = ExitPoint("agree:1", 0.9, 100.0, 0.5, 0.61, (1.0, 0.0), is_noisy)
+        result = DecodeResult("e", "digits", 8, 10, 0.9, {"s2.1": 0.9}, (Agreement(0, 10, 0.9),), (point,))
+        assert result.tables()[-1].rows[0][-1] == shown
+        assert (NOISY in result.lines()) == is_noisy
+        assert DecodeResult.from_json(json.loads(json.dumps(result.to_json()))) == result

@@ -284,6 +284,12 @@ def test_words_given_are_kept_word_for_word(tmp_path: Path, scheme: CodingScheme
         (scheme_arguments(10, 10, 3, "most"), 2, "whole number or max"),
         (scheme_arguments(10, 10, 3, 4, "--out", "x.txt"), 2, "must end in .npy"),
         (scheme_arguments(10, 10, 3, 4, "--words", "01"), 2, "--words gives 1 codewords"),
+        (scheme_arguments(10, 10, 3, 4, "--words", "01", "--refine", "none"), 2, "--refine has no effect beside"),
+        (
+            scheme_arguments(10, 10, 3, 4, "--method", "orbits", "--refine", "local"),
+            2,
+            "--refine has no effect beside --method orbits",
+        ),
         (["scheme", "--K", "10"], 2, "Missing option --N"),
         (["scheme", "assign", "--similarity", "m.npy"], 2, "Missing option"),
         (["scheme", "assign", "--scheme", "gone.npy", "--similarity", "m.npy"], 2, "gone.npy: cannot be read"),
@@ -307,6 +313,22 @@ def test_bad_input_gets_one_message_and_leaves_nothing(
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_scheme_of_the_highest_distance_is_kept_where_its_usual_name_is_taken(tmp_path: Path) -> None:
+    highest = scheme_arguments(6, 6, 3, "max", "--quiet")
+    assert run(*highest, cwd=tmp_path).returncode == 0
+    (tmp_path / "schemes" / "k6_3of6_h2.npy").write_text("mine")
+    again = run(*highest, "--seed", "1", cwd=tmp_path)
+    said = " ".join(again.stderr.split())
+    assert again.returncode == 2
+    assert "exists already" in said
+    assert "the scheme that was found is in schemes/k6_3of6_h2.partial.npy" in said
+    assert CodingScheme.load(tmp_path / "schemes" / "k6_3of6_h2.partial.npy").num_classes == 6
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "schemes").write_text("no folder")
+    refused = run(*highest, "--time-limit", "300", cwd=tmp_path / "other")
+    assert "cannot write schemes/k6_3of6_hmax.npy" in " ".join(refused.stderr.split())
 
 
 def test_an_error_under_json_is_one_document_too(tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ def test_a_data_set_that_was_moved_is_named_for_every_verb_that_reads_images(run
     codedtool("decode", "--run", run, "--data", data, "-q")
     (answer,) = json.loads(codedtool("predict", image, "--run", run, "--data", data, "--json", "-q").stdout)
     assert answer["class_name"] in ("cat", "dog", "bird")
+    assign = ("scheme", "assign", "--scheme", left / "k3_5of10.npy", "--similarity", run, "--out", "ordered.npy", "-q")
+    codedtool(*assign, code=2)
+    codedtool(*assign, "--data", data)
+    record = json.loads(Path("ordered.json").read_text())
+    assert record["upper_bound"] == record["certificate"]["at_min_distance"]["best"] >= 3
+    codedtool("verify", "ordered.npy")
+    np.save("matrix.npy", np.ones((3, 3)))
+    beside = codedtool(*assign[:4], "--similarity", "matrix.npy", "--data", data, code=2).stderr
+    assert "--data has no effect beside a --similarity that is a matrix" in " ".join(beside.split())
+    assert json.loads((run / "config.json").read_text())["versions"].keys() >= {"codedtool", "torch"}
     resumed = codedtool("train", "--resume", "--run-name", run, "--data", data, "-q")
     assert "3 classes, 18 training images and 6 validation images" in resumed.stdout
     shutil.copytree(left / "moved", run.parent / "more")

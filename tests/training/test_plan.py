@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from codedtool.cli import app
 from codedtool.coding.bounds import highest_possible_distance
 from codedtool.coding.orders.pairing import joint_distance_histogram
+from codedtool.coding.result import SchemeResult, SearchInterrupted
 from codedtool.coding.scheme import CodingScheme
 from codedtool.data import load_dataset
 from codedtool.errors import InputError
@@ -190,3 +194,27 @@ def test_a_folder_is_written_up_to_its_training(tmp_path: Path) -> None:
     trained = program(*"train --config plan.toml --epochs 1 --batch-size 6 --device cpu --quiet".split())
     assert trained.returncode == 0, trained.stderr
     assert document["commands"][-1] == ["codedtool", "bc", "--class", "ant"]
+
+
+def test_what_an_interrupted_plan_has_found_is_kept(
+    small: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_schemes(small)
+
+    def interrupted(planned: Plan, **_: object) -> Iterator[SchemeResult]:
+        yield first
+        raise SearchInterrupted(second)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("codedtool.training.plan.plan", lambda *_, **__: small)
+    monkeypatch.setattr("codedtool.training.plan.make_schemes", interrupted)
+    done = CliRunner().invoke(app, ["plan", "--K", "7", "--write", "--quiet"])
+    assert done.exit_code == 130, done.output
+    paths = [tmp_path / path for path in small.scheme_paths()]
+    partial = paths[1].with_name(f"{paths[1].stem}.partial.npy")
+    assert CodingScheme.load(paths[0]) == first.scheme
+    assert CodingScheme.load(partial) == second.scheme
+    record = json.loads(partial.with_suffix(".json").read_text())
+    assert shlex.split(record["command"]) == small.scheme_commands()[1]
+    assert not paths[1].exists()
+    assert not (tmp_path / "plan.toml").exists()
