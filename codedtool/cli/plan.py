@@ -119,9 +119,7 @@ def _size(planned: Plan) -> str:
 
 
 def _row(planned: Plan, one: Candidate, is_chosen: bool) -> tuple[str, ...]:
-    hours = NONE
-    if is_chosen and planned.hours is not None:
-        hours = f"{planned.hours:,.1f}"
+    hours = planned.hours(one)
     return (
         ("* " if is_chosen else "  ") + one.preset,
         str(one.length),
@@ -132,8 +130,8 @@ def _row(planned: Plan, one: Candidate, is_chosen: bool) -> tuple[str, ...]:
         f"{one.macs / 1e6:,.0f}",
         f"{one.kept_bytes / 1e6:,.1f}",
         f"{one.classifier_share:.0%}",
-        f"{planned.images_per_second:,.1f}" if is_chosen else NONE,
-        hours,
+        f"{one.images_per_second:,.1f}",
+        NONE if hours is None else f"{hours:,.1f}",
     )
 
 

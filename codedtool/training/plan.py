@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from codedtool.coding.scheme import CodingScheme
 from codedtool.coding.search import find_scheme
 from codedtool.errors import InputError
 from codedtool.files import expanded, is_dir
+from codedtool.models import CodedNetwork
 from codedtool.models.counts import count_kept_bytes, count_macs, count_parameters, training_loss
 from codedtool.models.families import choose_network, default_acts, usual_size
 from codedtool.models.presets import build_network
@@ -37,12 +38,12 @@ _LENGTHS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 _MOST_CANDIDATES = 5
 _ALL_SECONDS = 6.0
 
-# A timed step has as many images as autograd keeps this many bytes for, at least this many; timed steps, and the
-# seconds after which timing ends.
-_TIMED_BYTES = 400_000_000
+# A timed step has as many images as autograd keeps this many bytes for, at least this many. Of small batches a GPU is
+# slow. Timed steps of a candidate, and the seconds after which its timing ends.
+_TIMED_BYTES, _TIMED_BYTES_ELSEWHERE = 400_000_000, 2_000_000_000
 _FEWEST_TIMED = 4
 _TIMED_STEPS = 3
-_TIMED_SECONDS = 4.0
+_TIMED_SECONDS = 2.0
 
 # Part of a folder's images for validation, where it has no val/.
 _SPLIT = 0.2
@@ -80,6 +81,7 @@ class Candidate:
         macs: multiply-adds per image.
         kept_bytes: bytes that autograd keeps per image in training, at the training's image size.
         classifier_share: share of the parameters that the binary classifier of a class keeps.
+        images_per_second: measured speed of training on this machine.
     """
 
     length: int
@@ -89,6 +91,7 @@ class Candidate:
     macs: int
     kept_bytes: int
     classifier_share: float
+    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,7 @@ class Plan:
         chosen: place of the one to take.
         reason: one sentence on why.
         num_images: number of training images, without those that ``recipe.split`` sets aside; None if unknown.
-        images_per_second: measured speed of training the chosen network on this machine.
-        device: where it was measured.
+        device: where the speeds were measured.
         size_was_given: whether the size was asked for, so that the commands must set it.
     """
 
@@ -123,7 +125,6 @@ class Plan:
     chosen: int
     reason: str
     num_images: int | None
-    images_per_second: float
     device: str
     size_was_given: bool = False
 
@@ -132,12 +133,11 @@ class Plan:
         """The candidate to take."""
         return self.candidates[self.chosen]
 
-    @property
-    def hours(self) -> float | None:
-        """Hours that the recipe takes on this machine; None if the number of images is unknown."""
+    def hours(self, candidate: Candidate) -> float | None:
+        """Hours that the recipe takes with a candidate on this machine; None if the number of images is unknown."""
         if self.num_images is None:
             return None
-        return self.num_images * self.recipe.epochs / self.images_per_second / 3600
+        return self.num_images * self.recipe.epochs / candidate.images_per_second / 3600
 
     def scheme_paths(self) -> list[str]:
         """Name or file of each scheme of the chosen candidate, as options take them."""
@@ -198,12 +198,12 @@ class Plan:
             "recipe_reason": self.recipe_reason,
             "split": self.recipe.split,
             "num_images": self.num_images,
-            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "candidates": [asdict(candidate) | {"hours": self.hours(candidate)} for candidate in self.candidates],
             "chosen": self.chosen,
             "reason": self.reason,
-            "images_per_second": self.images_per_second,
+            "images_per_second": self.best.images_per_second,
             "device": self.device,
-            "hours": self.hours,
+            "hours": self.hours(self.best),
             "commands": self.commands(),
         }
 
@@ -263,22 +263,22 @@ def plan(
     # The preferred length is searched first, while there is time.
     preferred = lengths[0]
     budget = Budget(_ALL_SECONDS, clock=time.process_time)
-    tables: dict[int, tuple[CodingScheme, CodingScheme]] = {}
+    lengths = lengths[:_MOST_CANDIDATES]
+    schemes = {}
+    for number, length in enumerate(lengths):
+        progress("planning", number, len(lengths), f"N = {length}")
+        schemes[length] = [_planned_scheme(num_classes, length, act, budget) for act in default_acts(length)]
     found: list[Candidate] = []
-    for length in lengths[:_MOST_CANDIDATES]:
-        progress("planning", len(found), min(len(lengths), _MOST_CANDIDATES), f"N = {length}")
-        candidate, tables[length] = _candidate(num_classes, length, image_size, train_size, budget)
+    where = ""
+    there = recipe.with_values({"device": device})
+    for number, length in enumerate(lengths):
+        preset = choose_network(length, image_size).preset
+        progress("timing", number, len(lengths), preset)
+        candidate, where = _candidate(length, preset, schemes[length], image_size, there, train_size)
         found.append(candidate)
     candidates = tuple(sorted(found, key=lambda one: one.length))
     chosen = next(number for number, one in enumerate(candidates) if one.length == preferred)
     best = candidates[chosen]
-    progress("timing", 0, None, best.preset)
-    speed, where = _measure(
-        recipe.with_values({"device": device, "preset": best.preset}),
-        tables[preferred],
-        train_size,
-        num_images=max(_FEWEST_TIMED, min(recipe.batch_size, _TIMED_BYTES // best.kept_bytes)),
-    )
     share = f"{best.classifier_share:.0%}"
     reason = (
         f"N = {preferred} continues the paper's choice (10 for 10 classes, 20 for 100, 32 for 1000): a class's "
@@ -297,7 +297,6 @@ def plan(
         chosen,
         reason,
         num_images,
-        speed,
         where,
         size_was_given,
     )
@@ -348,18 +347,22 @@ def _feasible_lengths(num_classes: int) -> list[int]:
 
 
 def _candidate(
-    num_classes: int, length: int, image_size: int, train_size: int, budget: Budget
-) -> tuple[Candidate, tuple[CodingScheme, CodingScheme]]:
-    preset = choose_network(length, image_size).preset
-    pairs = [_planned_scheme(num_classes, length, act, budget) for act in default_acts(length)]
-    (first, first_table), (second, second_table) = pairs
+    length: int,
+    preset: str,
+    schemes: Sequence[tuple[PlannedScheme, CodingScheme]],
+    image_size: int,
+    recipe: Recipe,
+    train_size: int,
+) -> tuple[Candidate, str]:
+    """The network for codewords of one length with all its figures, and the device where its speed was measured."""
+    (first, first_table), (second, second_table) = schemes
     network = build_network(preset, [first_table, second_table])
     parameters = count_parameters(network)
     kept = count_kept_bytes(network, torch.zeros(2, 3, train_size, train_size))
     macs = count_macs(network.eval(), torch.zeros(1, 3, image_size, image_size))
     share = count_parameters(extract_binary_classifier(network, 0)) / parameters
-    candidate = Candidate(length, (first, second), preset, parameters, macs, kept, share)
-    return candidate, (first_table, second_table)
+    speed, where = _measure(network.train(), recipe, train_size, kept)
+    return Candidate(length, (first, second), preset, parameters, macs, kept, share, speed), where
 
 
 def _planned_scheme(num_classes: int, length: int, act: int, budget: Budget) -> tuple[PlannedScheme, CodingScheme]:
@@ -369,12 +372,11 @@ def _planned_scheme(num_classes: int, length: int, act: int, budget: Budget) -> 
     return PlannedScheme(act, scheme.min_distance, bound, name), scheme
 
 
-def _measure(
-    recipe: Recipe, schemes: tuple[CodingScheme, CodingScheme], train_size: int, *, num_images: int
-) -> tuple[float, str]:
-    """Images per second of a few training steps of ``num_images`` images, and the device."""
+def _measure(network: CodedNetwork, recipe: Recipe, train_size: int, kept_bytes: int) -> tuple[float, str]:
+    """Images per second of a few training steps, and the device; autograd keeps ``kept_bytes`` for an image."""
     with opened_runtime(recipe) as runtime:
-        network = build_network(recipe.preset, schemes)
+        limit = _TIMED_BYTES if runtime.device.type == "cpu" else _TIMED_BYTES_ELSEWHERE
+        num_images = max(_FEWEST_TIMED, min(recipe.batch_size, limit // kept_bytes))
         prepared = runtime.prepare(network)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
         images = runtime.put(torch.randn(num_images, 3, train_size, train_size))

@@ -44,8 +44,8 @@ def test_every_candidate_is_within_its_bounds_and_has_a_network(small: Plan) -> 
             assert scheme.bound == highest_possible_distance(7, one.length, scheme.act)
             assert 2 <= scheme.min_distance <= scheme.bound
         assert 0 < one.classifier_share < 1
-    assert small.images_per_second > 0
-    assert small.hours is None  # nobody knows the number of images
+        assert one.images_per_second > 0
+        assert small.hours(one) is None  # nobody knows the number of images
 
 
 def test_figures_of_the_chosen_network_are_those_of_the_network_itself(small: Plan) -> None:
@@ -77,7 +77,8 @@ def test_the_papers_numbers_of_classes_take_the_shipped_schemes() -> None:
     assert found.scheme_paths() == ["c10_5of10", "c10_3of10"]
     assert found.best.preset == "coded_resnext29_10x11d"
     assert [command[1] for command in found.commands()] == ["train", "bc"]
-    assert found.hours == pytest.approx(50_000 * 300 / found.images_per_second / 3600)
+    for one in found.candidates:
+        assert found.hours(one) == pytest.approx(50_000 * 300 / one.images_per_second / 3600)
 
 
 def test_images_that_are_trained_smaller_are_timed_and_kept_at_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
