@@ -133,7 +133,7 @@ def make_subject(num_classes: int, options: argparse.Namespace, folder: Path) ->
         for count in (options.per_class, options.val_per_class)
     )
     classes = tuple(f"class {number}" for number in range(num_classes))
-    data = ImageData("random", "random images", classes, train, val, NORMALIZATION)
+    data = ImageData("random", classes, train, val, NORMALIZATION)
     own = {"s2": random_scheme(num_classes, 8), "s3": random_scheme(num_classes, 4)}
     run = Run.create(recipe, own, classes, NORMALIZATION, name="random", folder=folder)
     network = build_network(options.arch, own)

@@ -52,7 +52,7 @@ def test_shared_subnns_are_the_ones_of_both_codewords(name: str) -> None:
 def test_every_coded_block_has_the_codewords_of_its_place(tmp_path: Path) -> None:
     schemes = {"s2.1": shipped("c10_5of10"), "s3": shipped("c10_3of10"), "s2.2": shipped("c10_3of10")}
     network = randomize(build_network("coded_resnext_tiny", schemes))
-    data = ImageData("noise", "", DIGITS, *[Split(np.zeros((10, 8, 8, 3), np.uint8), np.arange(10))] * 2, NORMALIZATION)
+    data = ImageData("noise", DIGITS, *[Split(np.zeros((10, 8, 8, 3), np.uint8), np.arange(10))] * 2, NORMALIZATION)
     found = coded_structure(make_subject(tmp_path, network, data, schemes=schemes))
     assert [one["place"] for one in found["schemes"]] == list(schemes)
     for described, block in zip(found["blocks"], network.coded_blocks, strict=True):
@@ -138,7 +138,7 @@ def test_large_images_are_shrunk_and_unreadable_ones_passed_over(tmp_path: Path)
         Image.new("RGB", (300, 240), (20 * number, 0, 255)).save(files[-1])
     Path(files[3]).write_bytes(b"no image")
     split = Split(tuple(files), np.arange(12) % 10, skip_bad_images=True)
-    data = ImageData("folder:images", "", DIGITS, split, split, NORMALIZATION)
+    data = ImageData("folder:images", DIGITS, split, split, NORMALIZATION)
     subject = make_subject(tmp_path, tiny_coded(), data, schemes=tiny_schemes())
     recipe = subject.recipe.with_values({"eval_size": 112, "num_workers": 0})
     subject = replace(subject, recipe=recipe, runtime=TorchRuntime(recipe, "cpu"))
