@@ -29,6 +29,9 @@ _TIMED_ROUNDS, _MOST_ROUNDS = 7, 35
 # Largest standard error of a steady median, as a part of it.
 _STEADY = 0.03
 
+# Said below a table with a marked figure.
+NOISY = "~: noisy. Other work on this machine slowed some rounds down; the speed may be off by over 3%."
+
 # Table 5, by (preset, image size in pixels): billions of multiply-adds, which fvcore counted with elementwise
 # operations.
 PAPER_GMACS = {("coded_resnext50_32x4d", 160): {"plain": 2.196, "coded": 2.269}}
@@ -166,10 +169,6 @@ class CostResult(Result):
             "skipped": list(self.skipped),
             **({"schemes": list(self.schemes)} if self.schemes else {}),
         }
-
-
-# Said below a table with a marked figure.
-NOISY = "~: noisy. Other work on this machine slowed some rounds down; the speed may be off by over 3%."
 
 
 def marked(figure: str, is_noisy: bool) -> str:
