@@ -17,7 +17,7 @@ import torch
 from benchmarks.block import ARCHITECTURES, SCHEMES
 from benchmarks.machine import describe_machine
 from codedtool.analysis.classifiers import BinaryClassifiers
-from codedtool.analysis.cost import compare_speed
+from codedtool.analysis.cost import compare_steadily
 from codedtool.coding.scheme import CodingScheme
 from codedtool.models import build_network
 from codedtool.models.pruning import extract_binary_classifier, keep_masks_of_class
@@ -51,8 +51,9 @@ def main() -> None:
         )
 
     difference = (separately() - together.scores(images)).abs().max().item()
+    works = [separately, masked, lambda: together.scores(images)]
     rounds = [
-        compare_speed([separately, masked, lambda: together.scores(images)], device=device, rounds=1)
+        [timing.seconds for timing in compare_steadily(works, device=device, rounds=1, most_rounds=1)]
         for _ in range(options.rounds)
     ]
     machine = describe_machine("torch", device=options.device)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from benchmarks.block import SCHEMES
 from benchmarks.machine import describe_machine
-from codedtool.analysis.cost import compare_speed, count_kept_bytes, count_macs, count_parameters
+from codedtool.analysis.cost import compare_steadily, count_kept_bytes, count_macs, count_parameters
 from codedtool.coding.orders.pairing import joint_distance_histogram
 from codedtool.coding.scheme import CodingScheme
 from codedtool.models import CodedNetwork, build_network
@@ -90,7 +90,9 @@ def print_costs(networks: dict[str, CodedNetwork], images: torch.Tensor, rounds:
         network.zero_grad()
 
     def turns(work: Callable[[CodedNetwork], object]) -> list[float]:
-        return compare_speed([partial(work, one) for one in networks.values()], device=images.device, rounds=rounds)
+        works = [partial(work, one) for one in networks.values()]
+        timings = compare_steadily(works, device=images.device, rounds=rounds, most_rounds=rounds)
+        return [timing.seconds for timing in timings]
 
     with torch.no_grad():
         forward = turns(lambda network: network(images))

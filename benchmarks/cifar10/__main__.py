@@ -21,7 +21,7 @@ from benchmarks.cifar10.figures import seed_figures
 from benchmarks.cifar10.results import read_seeds, write_results
 from benchmarks.commands import analyse, train, train_at_once
 from codedtool.errors import InputError
-from codedtool.training.recipes import RECIPES as RECIPES_BY_NAME
+from codedtool.training.recipes import recipe_for
 from codedtool.training.run import DEFAULT_FOLDER, Run
 
 # Training images of each class in the trainings that measure the speed.
@@ -76,7 +76,7 @@ def _epochs_within(options: argparse.Namespace) -> int:
         # An evaluation has no backward pass.
         seconds += (data["num_train"] + data["num_val"] / 3) / speed
         print(f"{kind}: {speed:.0f} images/s in training", flush=True)
-    whole = RECIPES_BY_NAME[run.recipe.recipe].epochs
+    whole = recipe_for("cifar10", run.recipe.recipe).epochs
     epochs = max(1, min(whole, int(60 * options.minutes / seconds)))
     print(f"{epochs} of the recipe's {whole} epochs: both networks train one in {seconds:.0f} s", flush=True)
     return epochs

@@ -188,13 +188,6 @@ class Timing(NamedTuple):
     is_noisy: bool
 
 
-def compare_speed(
-    works: Sequence[Callable[[], Any]], *, device: torch.device, rounds: int = _TIMED_ROUNDS
-) -> list[float]:
-    """Median seconds of each function. They run in turn, so that a machine that slows down affects all of them."""
-    return [timing.seconds for timing in compare_steadily(works, device=device, rounds=rounds, most_rounds=rounds)]
-
-
 def compare_steadily(
     works: Sequence[Callable[[], Any]], *, device: torch.device, rounds: int, most_rounds: int
 ) -> list[Timing]:

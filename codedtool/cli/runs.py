@@ -277,8 +277,8 @@ def resolve(
         paths,
         preset=values.get("preset") or None,
         image_size=None if found is None else _image_size(found[0], values),
-        stages=_names(stages or from_file.get("stages")),
-        uncoded_stages=_names(uncoded or from_file.get("uncoded_stages")) or (),
+        stages=names_in(stages or from_file.get("stages")),
+        uncoded_stages=names_in(uncoded or from_file.get("uncoded_stages")) or (),
     )
     if found is None:
         data = default_data(assignment.num_classes, values.get("data_dir", Recipe().data_dir))
@@ -306,7 +306,7 @@ def described(assignment: Assignment) -> list[str]:
     return [*assignment.lines(), f"  to make its partner: codedtool scheme {numbers} {files}"]
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
+def names_in(text: str | None) -> tuple[str, ...] | None:
     """``s2,s3`` -> (s2, s3)."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 

@@ -19,6 +19,7 @@ from codedtool.cli.runs import (
     given,
     interruptible_training,
     loading,
+    names_in,
     resolve,
     with_recipe_flags,
 )
@@ -122,7 +123,7 @@ def _without_plain(
     """The schemes of a set, the stages that they code, and those that stay plain, with the set's words plain."""
     if _PLAIN not in files:
         return [Path(file) for file in files], stages, uncoded
-    places = stages.split(",") if stages else []
+    places = names_in(stages) or ()
     if len(places) != len(files):
         raise InputError("`vary` scheme: a set with the word plain needs `stages` with one stage for each of its words")
     coded = [(Path(file), place) for file, place in zip(files, places, strict=True) if file != _PLAIN]

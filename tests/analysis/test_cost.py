@@ -15,7 +15,6 @@ from codedtool.analysis.cost import (
     CostResult,
     NetworkCost,
     Timing,
-    compare_speed,
     compare_steadily,
     cost,
     count_kept_bytes,
@@ -127,7 +126,8 @@ def test_a_coded_network_keeps_about_as_much_as_the_plain_one() -> None:
 def test_speeds_are_compared_in_turns() -> None:
     calls: list[str] = []
     works = [lambda: calls.append("a"), lambda: calls.append("b")]
-    seconds = compare_speed(works, device=torch.device("cpu"), rounds=3)
+    timings = compare_steadily(works, device=torch.device("cpu"), rounds=3, most_rounds=3)
+    seconds = [timing.seconds for timing in timings]
     assert calls == ["a", "b"] * 4
     assert len(seconds) == 2
     assert all(second >= 0 for second in seconds)
